@@ -1,0 +1,265 @@
+"""Facts about engine, containers, links and processes, as plain frozen values.
+
+Times are seconds since the epoch (CLOCK_REALTIME, float). A network namespace is named by the inode
+number of its nsfs file, valid while the namespace lives (namespaces(7)). A number that the kernel or
+the engine uses again (pid, ifindex, name) never stands alone: it comes with the start time or the
+namespace that makes it an identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Product(StrEnum):
+    """Who answers on the API socket. Podman speaks the same API and is not Docker."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that cannot be confused with a later one of the same pid.
+
+    pid is in the initial pid namespace; start_ticks is field 22 of /proc/PID/stat (clock ticks since
+    boot, proc(5)).
+    """
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A living process as /proc shows it.
+
+    comm, exe and argv are what the process says of itself (bytes decoded with surrogateescape):
+    claims, never an identity. loginuid and session are None when unset (4294967295).
+    container_id is the 64-digit id in its cgroup path, None when there is none.
+    """
+
+    identity: ProcessIdentity
+    started_at: float
+    ppid: int
+    comm: str
+    exe: str | None
+    argv: tuple[str, ...]
+    uid: int | None
+    loginuid: int | None
+    session: int | None
+    cgroup: str
+    container_id: str | None
+    netns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The process that holds the other end of our connection to the API socket."""
+
+    process: Process
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the engine says of itself (GET /version and GET /info)."""
+
+    product: Product
+    version: str
+    api_version: str
+    engine_id: str
+    name: str
+    firewall_backend: str | None
+    live_restore: bool
+    rootless: bool
+    userns_remap: bool
+    docker_host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's place in a network. mac is lower case; addresses are without prefix length."""
+
+    network_id: str
+    network_name: str
+    endpoint_id: str
+    mac: str
+    ipv4: str
+    ipv6: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A port that the host forwards to the container."""
+
+    protocol: str
+    container_port: int
+    host_ip: str
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container, running or not. pid is 0 and sandbox empty unless it runs.
+
+    started_at and finished_at are None when the engine has never set them. network_mode is
+    HostConfig.NetworkMode ("bridge", "host", "container:ID", ...).
+    """
+
+    id: str
+    name: str
+    image: str
+    running: bool
+    pid: int
+    created_at: float | None
+    started_at: float | None
+    finished_at: float | None
+    network_mode: str
+    sandbox: str
+    endpoints: tuple[Endpoint, ...]
+    ports: tuple[PublishedPort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """One IPAM entry of a network; cidr as the engine writes it ("172.18.0.0/16")."""
+
+    cidr: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One Docker network. bridge is the interface name that a bridge network lives on, else empty.
+
+    options are the driver options as the engine gives them.
+    """
+
+    id: str
+    name: str
+    driver: str
+    scope: str
+    internal: bool
+    ipv6: bool
+    created_at: float | None
+    bridge: str
+    subnets: tuple[Subnet, ...]
+    options: tuple[tuple[str, str], ...]
+
+    def option(self, key: str) -> str | None:
+        """The value of a driver option, None when it is not set."""
+        for name, value in self.options:
+            if name == key:
+                return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """One line of GET /events. container_id and network_id are empty where they do not apply."""
+
+    at: float
+    type: str
+    action: str
+    container_id: str
+    container_name: str
+    image: str
+    network_id: str
+    network_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The engine's events, and since when they are complete.
+
+    The engine keeps the last 256 in memory and none from before its own start (moby
+    daemon/events/events.go, eventsLimit). Before `complete_since` a missing event means nothing.
+    """
+
+    events: tuple[EngineEvent, ...]
+    complete_since: float
+    complete_until: float
+
+    def covers(self, start: float, end: float) -> bool:
+        """Whether every event between the two times is in this history."""
+        return self.complete_since <= start and end <= self.complete_until
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface in the engine's network namespace.
+
+    promiscuity is the kernel's count (IFLA_PROMISCUITY). asked_promiscuous is the IFF_PROMISC bit that
+    user space set itself: dev_get_flags() shows it from gflags, so a bridge port or a packet socket
+    does not set it (net/core/dev.c). peer_nsid is the namespace id of the peer (IFLA_LINK_NETNSID),
+    None when the peer is in this namespace or there is none; peer_ifindex is IFLA_LINK.
+    """
+
+    ifindex: int
+    name: str
+    kind: str
+    mac: str
+    master: int | None
+    slave_kind: str
+    peer_ifindex: int | None
+    peer_nsid: int | None
+    promiscuity: int
+    asked_promiscuous: bool
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNamespace:
+    """A container's network namespace as seen from the engine's.
+
+    nsid is what the kernel calls it here (RTM_GETNSID), None when it has no name here. macs are the
+    addresses of the interfaces inside, by ifindex (an RTM_GETLINK dump by IFLA_TARGET_NETNSID).
+    """
+
+    container_id: str
+    nsid: int | None
+    macs: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """All interfaces of one network namespace, and where their peers live."""
+
+    netns: int
+    links: tuple[Link, ...]
+    namespaces: tuple[PeerNamespace, ...]
+
+    def named(self, name: str) -> Link | None:
+        """The interface of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def index(self, ifindex: int | None) -> Link | None:
+        """The interface of that index."""
+        return next((link for link in self.links if link.ifindex == ifindex), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSocket:
+    """A packet(7) socket: something that may listen. ifindex 0 is bound to every interface.
+
+    memberships are the interfaces on which it asked for promiscuous mode. holders are the processes
+    that have it open; empty when none could be found.
+    """
+
+    inode: int
+    ifindex: int
+    protocol: int
+    uid: int | None
+    memberships: tuple[int, ...]
+    holders: tuple[Process, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSockets:
+    """Every packet socket of one network namespace."""
+
+    netns: int
+    sockets: tuple[PacketSocket, ...]
