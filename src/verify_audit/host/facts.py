@@ -103,24 +103,34 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container, running or not. pid is 0 and sandbox empty unless it runs.
+    """One container, running or not, as GET /containers/json lists it.
 
-    started_at and finished_at are None when the engine has never set them. network_mode is
-    HostConfig.NetworkMode ("bridge", "host", "container:ID", ...).
+    network_mode is HostConfig.NetworkMode ("bridge", "host", "container:ID", ...).
     """
 
     id: str
     name: str
     image: str
     running: bool
-    pid: int
     created_at: float | None
-    started_at: float | None
-    finished_at: float | None
     network_mode: str
-    sandbox: str
     endpoints: tuple[Endpoint, ...]
     ports: tuple[PublishedPort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When a container ran, and as which process (GET /containers/ID/json).
+
+    pid is 0 and sandbox empty unless it runs. The times are None when the engine never set them.
+    """
+
+    container_id: str
+    running: bool
+    pid: int
+    started_at: float | None
+    finished_at: float | None
+    sandbox: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +200,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface in the engine's network namespace.
+    """A network interface in the network namespace `netns`, the engine's.
 
     promiscuity is the kernel's count (IFLA_PROMISCUITY). asked_promiscuous is the IFF_PROMISC bit that
     user space set itself: dev_get_flags() shows it from gflags, so a bridge port or a packet socket
@@ -198,6 +208,7 @@ class Link:
     None when the peer is in this namespace or there is none; peer_ifindex is IFLA_LINK.
     """
 
+    netns: int
     ifindex: int
     name: str
     kind: str
@@ -212,33 +223,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerNamespace:
-    """A container's network namespace as seen from the engine's.
+class Peer:
+    """The other end of a veth, looked at through the namespace id that the kernel gives it here."""
 
-    nsid is what the kernel calls it here (RTM_GETNSID), None when it has no name here. macs are the
-    addresses of the interfaces inside, by ifindex (an RTM_GETLINK dump by IFLA_TARGET_NETNSID).
-    """
-
-    container_id: str
-    nsid: int | None
-    macs: tuple[tuple[int, str], ...]
+    nsid: int
+    ifindex: int
+    name: str
+    mac: str
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
-    """All interfaces of one network namespace, and where their peers live."""
+class Boot:
+    """Which boot this is (/proc/sys/kernel/random/boot_id) and when it began."""
 
-    netns: int
-    links: tuple[Link, ...]
-    namespaces: tuple[PeerNamespace, ...]
-
-    def named(self, name: str) -> Link | None:
-        """The interface of that name."""
-        return next((link for link in self.links if link.name == name), None)
-
-    def index(self, ifindex: int | None) -> Link | None:
-        """The interface of that index."""
-        return next((link for link in self.links if link.ifindex == ifindex), None)
+    boot_id: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Reading the host. Each probe reads one thing with one library, and only reads."""

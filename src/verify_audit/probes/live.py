@@ -1,0 +1,307 @@
+"""The live host: which probe answers which question, and how a failure becomes Unobservable.
+
+The engine is asked from one thread of its own, ahead of time: most of what it takes is waiting, and a
+server that dribbles its answer must not hold the run up longer than the bound set here.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from typing import Any, TypeVar, cast
+
+from verify_audit.host.facts import Daemon, Link, PacketSocket, PacketSockets, Peer
+from verify_audit.host.firewall import Firewall
+from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
+from verify_audit.host.questions import (
+    CONTAINERS,
+    DAEMON,
+    ENGINE,
+    HISTORY,
+    NETWORKS,
+    AskedOnce,
+    Fact,
+    Question,
+)
+from verify_audit.probes.daemon import DaemonError, find_daemon
+from verify_audit.probes.engine import EngineApi, EngineError, GoneError
+from verify_audit.probes.firewall import FirewallError, read_firewall
+from verify_audit.probes.links import parse_link, parse_nsid, parse_peer, read_link, read_nsid
+from verify_audit.probes.namespace import (
+    NamespaceError,
+    initial_pid_namespace,
+    netns_of,
+    own_netns,
+    within,
+)
+from verify_audit.probes.netlink import NetlinkError
+from verify_audit.probes.processes import boot, holders, read_process
+from verify_audit.probes.sniffers import parse_packet_sockets, read_packet_sockets
+
+Answer = TypeVar("Answer")
+
+_START_ENGINE = "start the engine, or name its socket with --docker-host"
+_BE_ROOT = "run verify-audit as root, in the initial pid namespace"
+
+
+class LiveHost:
+    """The host that we run on.
+
+    docker_host: the engine's address; timeout: seconds for each of its answers, and three times that for
+    any question in all.
+    """
+
+    def __init__(self, docker_host: str, timeout: float = 5.0) -> None:
+        self._docker_host = docker_host
+        self._timeout = timeout
+        self._api = EngineApi(docker_host, timeout)
+        self._engine_failure: EngineError | None = None
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._ahead: dict[Question[Any], Future[Any]] = {}
+        self._worker: threading.Thread | None = None
+
+    def ask_ahead(self) -> None:
+        """Begin to ask what every event needs from the engine, without waiting for it."""
+        for question in (DAEMON, ENGINE, CONTAINERS, NETWORKS, HISTORY):
+            self._submit(question)
+
+    def ask(self, question: Question[Fact]) -> Observation[Fact]:
+        """The answer of the live host."""
+        if question.topic in _ENGINE_TOPICS:
+            return self._from_engine(question)
+        return cast(Observation[Fact], getattr(self, "_" + question.topic.replace("-", "_"))(question.subject))
+
+    # The engine
+
+    def _from_engine(self, question: Question[Fact]) -> Observation[Fact]:
+        topic = _ENGINE_TOPICS[question.topic]
+        waiting = self._ahead.get(question) or self._submit(question)
+        try:
+            fact, at = waiting.result(self._timeout * 3)
+        except NotInTime:
+            self._engine_failure = self._engine_failure or EngineError(
+                f"the engine had not finished its answer after {self._timeout * 3:g} s"
+            )
+            return self._engine_unobservable(topic, question, self._engine_failure)
+        except GoneError as error:
+            return Absent(self._engine_provenance(topic, question, time.time()), str(error))
+        except (EngineError, DaemonError) as error:
+            return self._engine_unobservable(topic, question, error)
+        return Observed(fact, self._engine_provenance(topic, question, at))
+
+    def _submit(self, question: Question[Any]) -> Future[Any]:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._serve, daemon=True)
+            self._worker.start()
+        future: Future[Any] = Future()
+        self._ahead[question] = future
+        self._work.put((lambda: self._ask_engine(question), future))
+        return future
+
+    def _serve(self) -> None:
+        while True:
+            work, future = self._work.get()
+            try:
+                future.set_result((work(), time.time()))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+                future.set_exception(error)
+
+    def _ask_engine(self, question: Question[Any]) -> Any:
+        if question == DAEMON:
+            return find_daemon(self._socket_path(), self._timeout)
+        if self._engine_failure is not None:
+            # One that failed to answer once is not waited for again with each question.
+            raise self._engine_failure
+        try:
+            match question.topic:
+                case "engine":
+                    return self._api.engine()
+                case "containers":
+                    return self._api.containers()
+                case "networks":
+                    return self._api.networks()
+                case "history":
+                    return self._api.history(self._daemon_started_at())
+                case _:
+                    return self._api.life(question.subject)
+        except GoneError:
+            raise
+        except EngineError as error:
+            self._engine_failure = error
+            raise
+
+    def _daemon_started_at(self) -> float | None:
+        asked = self._ahead.get(DAEMON)
+        if asked is None or not asked.done() or asked.exception() is not None:
+            return None
+        daemon: Daemon = asked.result()[0]
+        return daemon.process.started_at
+
+    def _socket_path(self) -> str:
+        scheme, _, path = self._docker_host.partition("://")
+        if scheme not in ("unix", "http+unix") or not path:
+            raise DaemonError(f"{self._docker_host} is not a socket on this host")
+        return "/" + path.lstrip("/")
+
+    def _engine_provenance(self, topic: str, question: Question[Any], at: float) -> Provenance:
+        return Provenance(
+            "UNIX sock_diag and /proc" if question == DAEMON else "Docker API",
+            topic.format(subject=question.subject, host=self._docker_host),
+            at,
+        )
+
+    def _engine_unobservable(self, topic: str, question: Question[Any], error: Exception) -> Unobservable:
+        return Unobservable(
+            self._engine_provenance(topic, question, time.time()),
+            f"{self._docker_host}: {error}",
+            _BE_ROOT if isinstance(error, DaemonError) else _START_ENGINE,
+        )
+
+    # The engine's network namespace
+
+    def _in_namespace(
+        self, source: str, query: str, look: Callable[[int], Answer]
+    ) -> Observation[Answer]:
+        """What `look` finds in the engine's network namespace, which it is given the inode of."""
+        daemon = self._from_engine(DAEMON)
+        if isinstance(daemon, Observed):
+            process = daemon.fact.process
+            if process.netns is None:
+                return Unobservable(
+                    Provenance(source, query, time.time()),
+                    f"the network namespace of the engine (pid {process.identity.pid}) cannot be read",
+                    _BE_ROOT,
+                )
+            return self._look(source, query, process.identity.pid, process.netns, look)
+        return self._look(source, f"{query} (our own network namespace)", 0, own_netns(), look)
+
+    def _look(
+        self, source: str, query: str, pid: int, netns: int, look: Callable[[int], Answer]
+    ) -> Observation[Answer]:
+        provenance = Provenance(source, f"{query} in net:[{netns}]", time.time())
+        try:
+            return Observed(within(pid, netns, lambda: look(netns)), provenance)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return Absent(provenance, "the kernel knows no such interface")
+            return Unobservable(provenance, str(error), _BE_ROOT if error.code == errno.EPERM else "")
+        except NamespaceError as error:
+            return Unobservable(provenance, str(error), _BE_ROOT)
+        except FirewallError as error:
+            return Unobservable(provenance, str(error), error.remedy)
+        except PermissionError as error:
+            return Unobservable(provenance, error.strerror or str(error), _BE_ROOT)
+        except OSError as error:
+            return Unobservable(provenance, error.strerror or str(error))
+
+    def _link(self, name: str) -> Observation[Link]:
+        answer = self._in_namespace(
+            "rtnetlink",
+            f"RTM_GETLINK {name}",
+            lambda netns: parse_link(read_link(name=name.encode("utf-8", "surrogateescape")), netns),
+        )
+        if isinstance(answer, Observed) and answer.fact.name != name:
+            # The kernel also finds an interface by its alternative names, which anyone may give it; the
+            # audit record has the real one.
+            return Absent(answer.provenance, f"{name} is only another name of {answer.fact.name}")
+        return answer
+
+    def _link_at(self, ifindex: str) -> Observation[Link]:
+        return self._in_namespace(
+            "rtnetlink",
+            f"RTM_GETLINK index {ifindex}",
+            lambda netns: parse_link(read_link(ifindex=int(ifindex)), netns),
+        )
+
+    def _peer(self, place: str) -> Observation[Peer]:
+        nsid, ifindex = map(int, place.split("/"))
+        return self._in_namespace(
+            "rtnetlink",
+            f"RTM_GETLINK index {ifindex} of nsid {nsid}",
+            lambda _: parse_peer(read_link(ifindex=ifindex, nsid=nsid), nsid),
+        )
+
+    def _nsid(self, pid: str) -> Observation[int]:
+        answer = self._in_namespace(
+            "rtnetlink", f"RTM_GETNSID pid {pid}", lambda _: parse_nsid(read_nsid(int(pid)))
+        )
+        if isinstance(answer, Observed):
+            if answer.fact is None:
+                return Absent(answer.provenance, "no interface here has its peer there")
+            return Observed(answer.fact, answer.provenance)
+        return answer
+
+    def _firewall(self, _: str) -> Observation[Firewall]:
+        return self._in_namespace("nf_tables and x_tables", "all chains and rules", read_firewall)
+
+    def _container_firewall(self, pid: str) -> Observation[Firewall]:
+        netns = netns_of(int(pid))
+        if netns is None:
+            return Absent(Provenance("/proc", f"/proc/{pid}/ns/net", time.time()), "the process is gone")
+        return self._look("nf_tables and x_tables", "all chains and rules", int(pid), netns, read_firewall)
+
+    def _packet_sockets(self, _: str) -> Observation[PacketSockets]:
+        return self._in_namespace("sock_diag and /proc/*/fd", "PACKET_DIAG dump", _packet_sockets)
+
+    # Processes
+
+    def _process(self, pid: str) -> Observation[Any]:
+        provenance = Provenance("/proc", f"/proc/{pid}", time.time())
+        if not initial_pid_namespace():
+            return Unobservable(
+                provenance, "we are in another pid namespace than the one that the log counts in", _BE_ROOT
+            )
+        try:
+            return Observed(read_process(int(pid)), provenance)
+        except ProcessLookupError as error:
+            return Absent(provenance, str(error))
+        except OSError as error:
+            return Unobservable(provenance, error.strerror or str(error), _BE_ROOT)
+
+    def _boot(self, _: str) -> Observation[Any]:
+        provenance = Provenance("/proc", "/proc/sys/kernel/random/boot_id, CLOCK_BOOTTIME", time.time())
+        try:
+            return Observed(boot(), provenance)
+        except OSError as error:
+            return Unobservable(provenance, error.strerror or str(error))
+
+
+def _packet_sockets(netns: int) -> PacketSockets:
+    entries = parse_packet_sockets(read_packet_sockets())
+    found = holders(entry.inode for entry in entries) if entries else {}
+    sockets = []
+    for entry in entries:
+        processes = []
+        for pid in found[entry.inode]:
+            try:
+                processes.append(read_process(pid))
+            except OSError:
+                continue
+        sockets.append(
+            PacketSocket(
+                entry.inode, entry.ifindex, entry.protocol, entry.uid, entry.memberships, tuple(processes)
+            )
+        )
+    return PacketSockets(netns, tuple(sockets))
+
+
+_ENGINE_TOPICS = {
+    "daemon": "the peer of a connection to {host}, and the process that holds it",
+    "engine": "GET /version, GET /info",
+    "containers": "GET /containers/json?all=1",
+    "networks": "GET /networks",
+    "history": "GET /events?since=1",
+    "life": "GET /containers/{subject}/json",
+}
+
+
+def live_host(docker_host: str, timeout: float) -> AskedOnce:
+    """The live host, each question asked once, the engine being asked already."""
+    host = LiveHost(docker_host, timeout)
+    host.ask_ahead()
+    return AskedOnce(host)
