@@ -1,0 +1,119 @@
+"""Which processes of this machine are ours: told by the kernel as they are forked.
+
+Other engines and firewalls may be at work on the same machine and in the same audit log. A record names
+a pid, mostly of a process that has ended, so ancestry has to be known beforehand: the process connector
+reports each fork.
+
+References: include/uapi/linux/cn_proc.h, Documentation/driver-api/connector.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+from pathlib import Path
+from types import TracebackType
+
+_NETLINK_CONNECTOR = 11
+_CN_IDX_PROC = 1
+_LISTEN, _IGNORE = 1, 2
+_NLMSG_DONE = 3
+_SO_RCVBUFFORCE = 33
+_FORK = 0x1
+_HEADERS = 16 + 20
+_FORK_AT = _HEADERS + 16
+
+
+class Kin:
+    """Every process that descends from this one, from now on, the dead ones too.
+
+    `lost` is set when the kernel had to drop reports: then a pid that is not known may still be ours.
+    """
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._pids = {os.getpid()}
+        self._lock = threading.Lock()
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
+            self._socket.bind((0, _CN_IDX_PROC))
+            self._socket.setblocking(False)
+            self._say(_LISTEN)
+        except OSError:
+            self._socket.close()
+            raise
+        self._stop_read, self._stop_write = os.pipe()
+        self._thread = threading.Thread(target=self._keep_draining, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Kin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._stop_write)
+        self._thread.join()
+        os.close(self._stop_read)
+        with contextlib.suppress(OSError):
+            self._say(_IGNORE)
+        self._socket.close()
+
+    def __contains__(self, pid: int) -> bool:
+        self._drain()
+        return pid in self._pids
+
+    def living(self) -> set[int]:
+        """Our processes that have not ended, zombies left out."""
+        self._drain()
+        return {pid for pid in tuple(self._pids) if _lives(pid)}
+
+    def _say(self, operation: int) -> None:
+        connector = struct.pack("=IIIIHHI", _CN_IDX_PROC, 1, 0, 0, 4, 0, operation)
+        self._socket.send(struct.pack("=IHHII", 16 + len(connector), _NLMSG_DONE, 0, 0, 0) + connector)
+
+    def _keep_draining(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._socket.fileno(), self._stop_read], [], [])
+            if self._stop_read in ready:
+                return
+            self._drain()
+
+    def _drain(self) -> None:
+        with self._lock:
+            while True:
+                try:
+                    message = self._socket.recv(4096)
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    self.lost = True
+                    continue
+                self._take(message)
+
+    def _take(self, message: bytes) -> None:
+        if len(message) < _FORK_AT + 16 or struct.unpack_from("=I", message, _HEADERS)[0] != _FORK:
+            return
+        _, parent, child_thread, child = struct.unpack_from("=iiii", message, _FORK_AT)
+        if child_thread != child:
+            return
+        if parent in self._pids:
+            self._pids.add(child)
+        else:
+            self._pids.discard(child)  # the number is somebody else's now
+
+
+def _lives(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")

@@ -1,0 +1,490 @@
+"""A host of its own for an engine: network namespace, engine, firewall, and its part of the audit log.
+
+Everything that a lab starts it ends, by pid, and everything that it makes it removes, also when a test
+fails. What it shares with the machine is the audit log and the kernel.
+
+How SYSCALL and PROCTITLE are taken away (`bare`): a rule `never,task` as on Fedora, RHEL and Amazon
+Linux, but for tasks of one personality only, which this process then takes and everything that it starts
+inherits. So the rest of the machine is audited as before, and the records are the same as with the
+general rule. The personality is a flag that today's kernels do nothing with (WHOLE_SECONDS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.live.auditlog import AuditLog, LogEvent, audit_log, events_in, sort_out, wait_until
+from tests.live.kin import Kin
+
+BACKENDS = ("nft", "legacy")
+IMAGE = "busybox:lab"
+TOOLS = "tools:lab"
+"""Two images: busybox alone; and the host's tcpdump, iptables, nft and ip with their libraries."""
+
+ROOT = Path(__file__).parents[2]
+
+_LOCK = Path(tempfile.gettempdir()) / "verify-audit-live.lock"
+_PROGRAMS = (
+    "auditctl",
+    "auditd",
+    "busybox",
+    "docker",
+    "dockerd",
+    "ip",
+    "iptables-legacy",
+    "iptables-nft",
+    "nft",
+    "nsenter",
+    "strace",
+    "tcpdump",
+    "unshare",
+)
+_TOOL_PROGRAMS = ("tcpdump", "xtables-nft-multi", "xtables-legacy-multi", "nft", "ip")
+_WHOLE_SECONDS = 0x2000000
+_BARE_RULE = ("never,task", "-F", f"pers={_WHOLE_SECONDS:#x}")
+
+
+def cannot_run() -> list[str]:
+    """Why no lab can be brought up here; empty when one can."""
+    if os.geteuid() != 0:
+        return ["the live tests need root"]
+    missing = [program for program in _PROGRAMS if not shutil.which(program, path=_path())]
+    reasons = [f"not installed: {', '.join(missing)}"] if missing else []
+    busybox = shutil.which("busybox")
+    if busybox and _libraries(Path(busybox)):
+        reasons.append("busybox is not a static one (Debian: busybox-static)")
+    try:
+        with Kin():
+            pass
+    except OSError as error:
+        reasons.append(f"the kernel's process connector cannot be used here: {error}")
+    return reasons
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the program said of a log."""
+
+    status: int
+    findings: list[dict[str, Any]]
+    summary: dict[str, Any]
+    stdout: str
+    stderr: str
+
+    def of(self, event: LogEvent) -> list[dict[str, Any]]:
+        """The findings on one event."""
+        return [found for found in self.findings if found["event"]["id"] == event.id]
+
+
+@dataclass
+class Stretch:
+    """A part of the log, open until `end` is called on it."""
+
+    events: list[LogEvent] = field(default_factory=list)
+    foreign: int = 0
+
+
+class Lab:
+    """A namespace, and in it (after `start_engine`) an engine.
+
+    name: of the namespace; directory: where everything of it is; backend: of the firewall ("nft" or
+    "legacy"); bare: whether its processes' events come without SYSCALL and PROCTITLE.
+    """
+
+    def __init__(self, directory: Path, backend: str, bare: bool, log: AuditLog, kin: Kin) -> None:
+        self.name = directory.name
+        self.directory = directory
+        self.backend = backend
+        self.bare = bare
+        self.log = log
+        self.kin = kin
+        self.engine: subprocess.Popen[bytes] | None = None
+        self.socket = directory / "docker.sock"
+        self.bin = directory / "bin"
+        self.tools = directory / "tools"
+        self._devices = {"docker0"}
+        self._monitor: subprocess.Popen[bytes] | None = None
+        self._others_before = kin.living()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For everything that is started: the lab's firewall programs first, nothing of the user's Docker."""
+        return {
+            "PATH": f"{self.bin}:{_path()}",
+            "HOME": str(self.directory),
+            "LC_ALL": "C.UTF-8",
+            "DOCKER_CONFIG": str(self.directory),
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "XTABLES_LOCKFILE": str(self.directory / "xtables.lock"),
+        }
+
+    # Bringing up and taking down
+
+    def up(self) -> None:
+        """Make namespace and directories."""
+        _run("ip", "netns", "add", self.name)
+        self.run("ip", "link", "set", "lo", "up")
+        self.bin.mkdir()
+        for family in ("iptables", "ip6tables"):
+            for suffix in ("", "-save", "-restore"):
+                (self.bin / f"{family}{suffix}").symlink_to(_program(f"{family}-{self.backend}{suffix}"))
+        self._build_tools()
+        # Every name that an interface of the namespace ever has: a bare record says no more.
+        with (self.directory / "links").open("wb") as out:
+            self._monitor = self.popen("ip", "-o", "monitor", "link", stdout=out)
+
+    def down(self) -> None:
+        """End and remove everything; raises at the end, naming what could not be removed."""
+        with contextlib.suppress(Exception):
+            self.stop_engine(with_containers=True)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = self.kin.living() - self._others_before
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                    os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(TimeoutError):
+                wait_until(partial(self._reaped, left), "processes of the lab to end", 5)
+                break
+        for mount in _mounts_below(self.directory):
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        left_over = [str(pid) for pid in self.kin.living() - self._others_before]
+        left_over += [str(path) for path in (self.directory, Path("/run/netns", self.name)) if path.exists()]
+        if left_over:
+            raise RuntimeError(f"the lab {self.name} left behind: {', '.join(left_over)}")
+
+    def _reaped(self, pids: set[int]) -> bool:
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return not pids & self.kin.living()
+
+    def _build_tools(self) -> None:
+        """A small root directory with the host's programs, for containers and for chroot."""
+        for name in ("bin", "tmp", "run", "proc", "etc"):
+            (self.tools / name).mkdir(parents=True)
+        shutil.copy2(_program("busybox"), self.tools / "bin/busybox")
+        for applet in ("sh", "sleep", "true", "ls", "ip", "ping", "chroot"):
+            (self.tools / "bin" / applet).symlink_to("busybox")
+        wanted = [Path(_program(name)) for name in _TOOL_PROGRAMS]
+        wanted += Path("/usr/lib").glob("*/xtables/*.so")
+        wanted += Path("/usr/lib/xtables").glob("*.so")
+        for program in wanted:
+            for path in (program, *_libraries(program)):
+                target = self.tools / str(path).lstrip("/")
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(path, target)
+        for name, target_name in (
+            ("iptables", "xtables-nft-multi"),
+            ("iptables-nft", "xtables-nft-multi"),
+            ("iptables-legacy", "xtables-legacy-multi"),
+        ):
+            link = self.tools / "usr/sbin" / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(_program(target_name))
+
+    # Running things
+
+    def inside(self, *command: str | Path) -> list[str]:
+        """The command, to be run in the lab's network namespace.
+
+        nsenter, not `ip netns exec`, which mounts a fresh /sys.
+        """
+        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, command)]
+
+    def run(self, *command: str | Path, check: bool = True, **options: Any) -> str:
+        """Run a command in the namespace; its output."""
+        return _run(*self.inside(*command), check=check, env=self.environment, **options)
+
+    def popen(self, *command: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a command in the namespace."""
+        options = {"stdin": subprocess.DEVNULL, "env": self.environment, **options}
+        return subprocess.Popen(self.inside(*command), **options)
+
+    def iptables(self, *arguments: str, check: bool = True) -> str:
+        """The lab's iptables, run by hand."""
+        return self.run("iptables", *arguments, check=check)
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        """The engine's command line client; its output without the line end."""
+        return _run("docker", *arguments, check=check, env=self.environment).rstrip("\n")
+
+    def inspect(self, thing: str, template: str) -> str:
+        """`docker inspect` with a template."""
+        return self.docker("inspect", "--format", template, thing)
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """The interfaces in the namespace, by name."""
+        return {link["ifname"]: link for link in json.loads(self.run("ip", "-j", "-d", "link"))}
+
+    def veth_of(self, container: str) -> str:
+        """The host's end of a running container's only interface."""
+        found = self.veths_of(container)
+        if len(found) != 1:
+            raise LookupError(f"{container} has {len(found)} interfaces here: {found}")
+        return found[0]
+
+    def veths_of(self, container: str) -> list[str]:
+        """The host's ends of a running container's interfaces."""
+        pid = self.inspect(container, "{{.State.Pid}}")
+        indexes = {
+            link.get("link_index", -1)
+            for link in json.loads(_run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-j", "link"))
+        }
+        return sorted(name for name, link in self.links().items() if link["ifindex"] in indexes)
+
+    @contextlib.contextmanager
+    def sniffer(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """tcpdump in the namespace, from when it listens on."""
+        with tempfile.NamedTemporaryFile(dir=self.directory) as errors:
+            process = self.popen("tcpdump", "-w", "/dev/null", *arguments, stderr=errors)
+            try:
+                wait_until(lambda: b"listening on" in Path(errors.name).read_bytes(), "tcpdump to listen")
+                yield process
+            finally:
+                end(process)
+
+    # The engine
+
+    def start_engine(self) -> None:
+        """Start dockerd and wait until it answers."""
+        out = (self.directory / "dockerd.log").open("ab")
+        with out:
+            self.engine = self.popen(
+                "dockerd",
+                f"--data-root={self.directory / 'data'}",
+                f"--exec-root={self.directory / 'exec'}",
+                f"--pidfile={self.directory / 'docker.pid'}",
+                f"--host=unix://{self.socket}",
+                stdout=out,
+                stderr=out,
+            )
+        wait_until(lambda: self._answers(self.engine), "the engine to answer", 60)
+
+    def ensure_engine(self) -> None:
+        """The engine runs, and has the images."""
+        if self.engine is None or self.engine.poll() is not None:
+            self.start_engine()
+        if not self.docker("images", "-q", TOOLS):
+            self._import(IMAGE, "bin")
+            self._import(TOOLS, ".")
+
+    def stop_engine(self, with_containers: bool = False) -> None:
+        """End dockerd, by its pid; after removing its containers if asked to."""
+        engine, self.engine = self.engine, None
+        if engine is None:
+            return
+        if engine.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                engine.send_signal(signal.SIGCONT)
+            if with_containers:
+                containers = self.docker("ps", "-aq", check=False).split()
+                if containers:
+                    self.docker("rm", "-f", *containers, check=False)
+            engine.terminate()
+        try:
+            engine.wait(20)
+        except subprocess.TimeoutExpired:
+            engine.kill()
+            engine.wait(10)
+
+    def remove(self, *containers: str) -> None:
+        """Remove containers at once."""
+        self.docker("rm", "-f", "-v", *containers, check=False)
+
+    def _answers(self, engine: subprocess.Popen[bytes] | None) -> bool:
+        if engine is None or engine.poll() is not None:
+            log = (self.directory / "dockerd.log").read_text(errors="replace")
+            raise RuntimeError(f"dockerd ended:\n{log[-3000:]}")
+        return self.socket.exists() and bool(self.docker("version", "-f", "{{.Server.Version}}", check=False))
+
+    def _import(self, image: str, part: str) -> None:
+        archive = subprocess.run(
+            ["tar", "-C", str(self.tools), "-c", part], check=True, capture_output=True
+        ).stdout
+        subprocess.run(
+            ["docker", "import", "-", image],
+            check=True,
+            capture_output=True,
+            input=archive,
+            env=self.environment,
+        )
+
+    # The log
+
+    def devices(self) -> set[str]:
+        """Every name that an interface of the namespace has had so far."""
+        seen = (self.directory / "links").read_text(errors="surrogateescape")
+        self._devices |= set(re.findall(r"^(?:Deleted )?\d+: (\S+?)(?:@\S+)?: ", seen, re.MULTILINE))
+        self._devices |= set(self.links())
+        return self._devices
+
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[Stretch]:
+        """What happens meanwhile: filled with the flagged events that are ours when the block ends."""
+        open_stretch = Stretch()
+        self.log.mark()
+        yield open_stretch
+        self.extend(open_stretch)
+
+    def extend(self, stretch: Stretch) -> None:
+        """Add what has been written since the stretch ended, or was last extended."""
+        found = sort_out(events_in(self.log.mark()), self.kin, self.devices())
+        stretch.events += found.ours
+        stretch.foreign += found.foreign
+
+    # The program
+
+    def judge(self, events: Sequence[LogEvent], *options: str, timeout: float = 60) -> Judgement:
+        """Run the program on these events, as a user of the engine's host would."""
+        path = self.directory / "slice.log"
+        path.write_bytes(b"".join(event.raw for event in events))
+        return self.judge_file(path, *options, timeout=timeout)
+
+    def judge_file(self, path: Path, *options: str, timeout: float = 60) -> Judgement:
+        """Run the program on a log file."""
+        command = program("--format", "jsonl", "--docker-host", f"unix://{self.socket}", *options, str(path))
+        return judged(self.inside(*command), timeout)
+
+
+def program(*arguments: str) -> list[str]:
+    """The command that runs the program of this checkout."""
+    return [sys.executable, "-m", "verify_audit", *arguments]
+
+
+def program_environment() -> dict[str, str]:
+    """What the program is given: this checkout, and no leave to write byte code."""
+    return {
+        "PATH": _path(),
+        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/root",
+    }
+
+
+def judged(command: Sequence[str], timeout: float = 60) -> Judgement:
+    """Run a command that writes jsonl, and read it."""
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=timeout,
+        env=program_environment(),
+    )
+    findings, summary = [], {}
+    for line in done.stdout.splitlines():
+        parsed = json.loads(line)
+        if parsed["schema"].startswith("verify-audit.finding/"):
+            findings.append(parsed)
+        else:
+            summary = parsed
+    return Judgement(done.returncode, findings, summary, done.stdout, done.stderr)
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
+    """End a process that we started, and wait for it."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+
+@contextlib.contextmanager
+def machine() -> Iterator[tuple[AuditLog, Kin, Path]]:
+    """What all labs of a run share: the lock, the audit log, who is kin, and a directory.
+
+    Two suites at once would only wait for each other's audit settings, so the second waits here.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(_LOCK.open("a"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        directory = Path(tempfile.mkdtemp(prefix="va-log-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        log = stack.enter_context(audit_log(directory / "audit"))
+        kin = stack.enter_context(Kin())
+        yield log, kin, directory
+
+
+@contextlib.contextmanager
+def lab(log: AuditLog, kin: Kin, backend: str, bare: bool = False) -> Iterator[Lab]:
+    """A lab, its engine not yet started; gone when the block ends."""
+    directory = Path(tempfile.gettempdir()) / f"va-{secrets.token_hex(2)}"
+    directory.mkdir(mode=0o711)
+    with contextlib.ExitStack() as stack:
+        if bare:
+            stack.enter_context(_without_companions())
+        made = Lab(directory, backend, bare, log, kin)
+        stack.callback(made.down)
+        made.up()
+        yield made
+
+
+@contextlib.contextmanager
+def _without_companions() -> Iterator[None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = libc.personality(ctypes.c_ulong(0xFFFFFFFF))
+    _run("auditctl", "-a", *_BARE_RULE)
+    try:
+        if libc.personality(ctypes.c_ulong(before | _WHOLE_SECONDS)) < 0:
+            raise OSError(ctypes.get_errno(), "personality")
+        yield
+    finally:
+        libc.personality(ctypes.c_ulong(before))
+        subprocess.run(["auditctl", "-d", *_BARE_RULE], check=False, capture_output=True)
+
+
+def _run(*command: str, check: bool = True, **options: Any) -> str:
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, check=False, capture_output=True, text=True, errors="replace", **options
+    )
+    if check and done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _path() -> str:
+    return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=_path())
+    if found is None:
+        raise FileNotFoundError(name)
+    return found
+
+
+def _libraries(binary: Path) -> list[Path]:
+    """The shared objects that a binary is linked to; none for a static one."""
+    listed = subprocess.run(["ldd", str(binary)], check=False, capture_output=True, text=True).stdout
+    return [Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+)", listed, re.MULTILINE)]
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    """Mount points in a directory, the deepest first."""
+    found = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return sorted((path for path in found if Path(path).is_relative_to(directory)), reverse=True)
