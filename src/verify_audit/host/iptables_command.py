@@ -170,6 +170,16 @@ def parse_command(argv: Sequence[bytes], *, truncated: bool = False) -> Firewall
     )
 
 
+def parse_rule(words: Sequence[str], family: str) -> RuleSpec:
+    """The rule that these words, as they follow the chain in an iptables command, describe.
+
+    family: "ip" or "ip6". Never raises; what is not understood is opaque.
+    """
+    reader = _Reader(list(words), family, truncated=False)
+    reader.read()
+    return reader.spec() or RuleSpec(opaque=tuple(words))
+
+
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
