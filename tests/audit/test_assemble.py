@@ -90,6 +90,13 @@ def test_a_log_that_goes_back_was_written_after_a_reboot() -> None:
     assert [next(events).serial, next(events).serial] == [900, 1]
 
 
+def test_a_reboot_of_one_host_closes_nothing_of_another() -> None:
+    losses = Losses()
+    records = [_one("A", 1, 0, "b"), _one("A", 9, 90_000, "a"), _one("A", 1, 0, "a"), _one("B", 1, 0, "b")]
+    assert _shape(assemble(records, losses)) == [(1, ["A", "B"]), (9, ["A"]), (1, ["A"])]
+    assert losses.total == 0
+
+
 def test_a_late_record_is_counted_and_makes_no_event() -> None:
     losses = Losses()
     late = record(NETFILTER)

@@ -209,6 +209,15 @@ def test_a_context_named_like_fields_is_odd() -> None:
     assert found.odd
 
 
+def test_a_context_with_the_name_of_a_field_is_read_whole() -> None:
+    found = _netfilter(
+        b'table=nat:2 family=2 entries=1 op=nft_invalid pid=5 subj=a family=b (enforce) comm="c"'
+    )
+    assert found == NetfilterChange(
+        b"nat", 2, 2, 1, "nft_invalid", 5, b"a family=b (enforce)", b"c", odd=False
+    )
+
+
 def test_a_table_that_imitates_the_numbers_of_another_is_odd() -> None:
     found = _netfilter(b'table=nat:2:9 family=2 entries=1 op=nft_register_rule pid=5 comm="nft"')
     assert found is not None

@@ -39,8 +39,8 @@ def lines(chunks: Iterable[bytes]) -> Iterator[bytes | Unparsed]:
             yield piece if len(piece) <= MAX_LINE else Unparsed(piece[:MAX_LINE], _TOO_LONG)
         rest = [last]
         size = len(last)
-    if size:
-        start = b"".join(rest)[:MAX_LINE]
+    start = b"".join(rest)[:MAX_LINE]
+    if start.strip(b"\0 \t\r"):
         yield Unparsed(start, _TOO_LONG if size > MAX_LINE else "no line end: still being written, or cut")
 
 
