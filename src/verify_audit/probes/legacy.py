@@ -170,6 +170,11 @@ def _quiet_import() -> Iterator[None]:
     find_library = ctypes.util.find_library
     directory = os.environ.get("XTABLES_LIBDIR")
     ctypes.util.find_library = _find_library
+    # Where there is no distutils, python-iptables asks sysconfig; setuptools would bring one in, in 0.1 s.
+    hide = "distutils" not in sys.modules
+    modules: dict[str, Any] = sys.modules
+    if hide:
+        modules["distutils"] = None
     if directory is None:
         # Extensions are not used; without a directory python-iptables asks ldconfig for one.
         os.environ["XTABLES_LIBDIR"] = "/usr/lib/xtables"
@@ -179,6 +184,8 @@ def _quiet_import() -> Iterator[None]:
             yield
     finally:
         ctypes.util.find_library = find_library
+        if hide:
+            del modules["distutils"]
         if directory is None:
             del os.environ["XTABLES_LIBDIR"]
 
