@@ -143,7 +143,7 @@ class Lab:
         self.bin.mkdir()
         for family in ("iptables", "ip6tables"):
             for suffix in ("", "-save", "-restore"):
-                (self.bin / f"{family}{suffix}").symlink_to(_program(f"{family}-{self.backend}{suffix}"))
+                (self.bin / f"{family}{suffix}").symlink_to(installed(f"{family}-{self.backend}{suffix}"))
         self._build_tools()
         # Every name that an interface of the namespace ever has: a bare record says no more.
         with (self.directory / "links").open("wb") as out:
@@ -181,10 +181,10 @@ class Lab:
         """A small root directory with the host's programs, for containers and for chroot."""
         for name in ("bin", "tmp", "run", "proc", "etc"):
             (self.tools / name).mkdir(parents=True)
-        shutil.copy2(_program("busybox"), self.tools / "bin/busybox")
+        shutil.copy2(installed("busybox"), self.tools / "bin/busybox")
         for applet in ("sh", "sleep", "true", "ls", "ip", "ping", "chroot"):
             (self.tools / "bin" / applet).symlink_to("busybox")
-        wanted = [Path(_program(name)) for name in _TOOL_PROGRAMS]
+        wanted = [Path(installed(name)) for name in _TOOL_PROGRAMS]
         wanted += Path("/usr/lib").glob("*/xtables/*.so")
         wanted += Path("/usr/lib/xtables").glob("*.so")
         for program in wanted:
@@ -200,7 +200,7 @@ class Lab:
         ):
             link = self.tools / "usr/sbin" / name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(_program(target_name))
+            link.symlink_to(installed(target_name))
 
     # Running things
 
@@ -471,7 +471,8 @@ def _path() -> str:
     return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def _program(name: str) -> str:
+def installed(name: str) -> str:
+    """Where a program is."""
     found = shutil.which(name, path=_path())
     if found is None:
         raise FileNotFoundError(name)

@@ -1,0 +1,139 @@
+"""Every scenario, on both firewalls, with companions and without: is the verdict right?"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.live.auditlog import LogEvent
+from tests.live.lab import BACKENDS, Judgement, Lab
+from tests.live.scenarios import SCENARIOS, Expected, Played, Scenario, played
+from tests.live.table import Row
+
+_LABS = [(backend, bare) for bare in (False, True) for backend in BACKENDS]
+_NAMES = [f"{backend}-{'bare' if bare else 'companions'}" for backend, bare in _LABS]
+
+
+@pytest.mark.parametrize("judging_lab", _LABS, ids=_NAMES, indirect=True, scope="session")
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.slug for scenario in SCENARIOS])
+def test_verdicts(judging_lab: Lab, scenario: Scenario, rows: list[Row]) -> None:
+    """The events are those that the scenario declares, and each is judged as it says."""
+    with played(scenario, judging_lab) as state:
+        faults = state.faults()
+        assert not faults, "\n".join(faults)
+        judgement = judging_lab.judge(state.events)
+        wrong = check_run(state, judgement)
+        wrong += _judged_by_row(state, judgement, judging_lab, rows)
+    assert not wrong, "\n".join([*wrong, judgement.stderr])
+
+
+def check_run(state: Played, judgement: Judgement) -> list[str]:
+    """What is wrong with the run as a whole: status, count, words on stderr."""
+    verdicts = {found["verdict"] for found in judgement.findings}
+    status = (
+        3 if not state.events else 11 if "refuted" in verdicts else 10 if "inconclusive" in verdicts else 0
+    )
+    wrong = []
+    if judgement.status != status:
+        wrong.append(f"exit status {judgement.status}, not {status}")
+    if "Traceback" in judgement.stderr:
+        wrong.append("a traceback on stderr")
+    if state.events:
+        summary = judgement.summary
+        if (summary.get("events"), summary.get("unparsed")) != (len(state.events), 0):
+            wrong.append(f"{len(state.events)} events were given; the summary is {summary}")
+        for verdict in ("confirmed", "refuted", "inconclusive"):
+            count = sum(found["verdict"] == verdict for found in judgement.findings)
+            if summary.get(verdict) != count:
+                wrong.append(f"{count} findings are {verdict}; the summary is {summary}")
+    return wrong
+
+
+def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row]) -> list[str]:
+    wrong: list[str] = []
+    foreign = state.foreign
+    for one in state.expected:
+        got, faults = [], []
+        for event in state.events:
+            if state.expectation(event) is one:
+                findings = judgement.of(event)
+                got += [found["verdict"] for found in findings]
+                faults += check(event, one, findings, lab.bare)
+        rows.append(
+            Row(
+                state.scenario.name,
+                lab.backend,
+                not lab.bare,
+                one.what,
+                one.allowed(lab.bare),
+                got,
+                not faults,
+                foreign,
+            )  # fmt: skip
+        )
+        foreign = 0
+        wrong += faults
+    if not state.expected:
+        rows.append(
+            Row(
+                state.scenario.name,
+                lab.backend,
+                not lab.bare,
+                "none",
+                frozenset(),
+                [],
+                judgement.status == 3,
+                foreign,
+            )  # fmt: skip
+        )
+    return wrong
+
+
+def check(event: LogEvent, one: Expected, findings: list[dict[str, Any]], bare: bool) -> list[str]:
+    """What is wrong with the findings on one event."""
+    if not findings:
+        return [f"no finding on {event}"]
+    wrong = []
+    for found in findings:
+        said = [
+            f"{name} is {found[name]!r}"
+            for name in ("rule", "verdict")
+            if found[name] != _wanted(one, name, bare, found)
+        ]
+        if found["verdict"] == "confirmed" or (not bare and found["verdict"] != "inconclusive"):
+            said += _wrong_parts(one, found)
+        if said:
+            wrong.append(
+                f"{one.what}: {'; '.join(said)}; expected {one.rule}, {sorted(one.allowed(bare))}\n"
+                f"  headline: {found['headline']}\n  cause: {found['cause']}\n"
+                f"  container: {found['container']} network: {found['network']}\n"
+                + "".join(f"  evidence: {evidence}\n" for evidence in found["evidence"])
+                + "".join(f"  missing: {missing}\n" for missing in found["missing"])
+                + f"  event: {event}"
+            )
+    return wrong
+
+
+def _wanted(one: Expected, name: str, bare: bool, found: dict[str, Any]) -> Any:
+    if name == "rule":
+        return one.rule
+    return found["verdict"] if found["verdict"] in one.allowed(bare) else None
+
+
+def _wrong_parts(one: Expected, found: dict[str, Any]) -> list[str]:
+    container, network, cause = found["container"] or {}, found["network"] or {}, found["cause"] or {}
+    parts = [
+        ("cause kind", one.cause, cause.get("kind")),
+        ("cause pid", one.cause_pid, cause.get("pid")),
+        ("container", one.container, container.get("name")),
+        ("network", one.network, network.get("name")),
+        ("bridge", one.bridge, network.get("bridge")),
+    ]
+    wrong = [f"{what} is {got!r}, not {wanted!r}" for what, wanted, got in parts if wanted not in (None, got)]
+    if one.rule == "promiscuous" and not re.fullmatch(
+        one.device, (found["subject"] or {}).get("device") or ""
+    ):
+        wrong.append(f"subject is {found['subject']}")
+    return wrong
