@@ -234,10 +234,11 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Which boot this is (/proc/sys/kernel/random/boot_id) and when it began."""
+    """Which boot of which host this is (/proc/sys/kernel/random/boot_id), and when it began."""
 
     boot_id: str
     at: float
+    hostname: str
 
 
 @dataclass(frozen=True, slots=True)

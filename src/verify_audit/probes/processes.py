@@ -25,8 +25,13 @@ def read_file(path: str) -> bytes:
 
 def boot() -> Boot:
     """Which boot this is, and when it began by today's reading of the clock. OSError."""
-    began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return Boot(read_file("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip(), began)
+    began = _began()
+    boot_id = read_file("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+    return Boot(boot_id, began, os.uname().nodename)
+
+
+def _began() -> float:
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def parse_stat(stat: bytes) -> tuple[str, int, int]:
@@ -64,7 +69,7 @@ def read_process(pid: int) -> Process:
     cgroup = _text(f"{root}/cgroup")
     process = Process(
         identity=ProcessIdentity(pid, start_ticks),
-        started_at=boot().at + start_ticks / os.sysconf("SC_CLK_TCK"),
+        started_at=_began() + start_ticks / os.sysconf("SC_CLK_TCK"),
         ppid=ppid,
         comm=comm,
         exe=_executable(root),

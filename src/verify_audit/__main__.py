@@ -1,0 +1,19 @@
+"""The console script, and python -m verify_audit."""
+
+import signal
+
+
+def main() -> None:
+    """Run the command line.
+
+    Ctrl-C ends the program as it ends any other, at once and without a word: nothing is half done by a
+    program that only reads. It is set before the imports, in which it would else leave a traceback.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from verify_audit.cli import main as run  # noqa: PLC0415
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The middle: events and a host in, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from verify_audit.audit.record import Event
+from verify_audit.findings.evidence import Missing
+from verify_audit.findings.finding import Cause, CauseKind, Finding, Subject
+from verify_audit.findings.verdict import Verdict
+from verify_audit.host import questions as ask
+from verify_audit.host.observation import Observed, Unobservable
+from verify_audit.host.questions import Host
+from verify_audit.rules.actor import Actors
+from verify_audit.rules.picture import Picture
+from verify_audit.rules.registry import RULES
+
+SETTLING = 2.5
+"""Seconds that a host is given to settle: the record is written before the engine's own events, which
+follow within 1.7 s when many containers start at once."""
+
+
+def investigate(events: Sequence[Event], host: Host) -> Iterator[Finding]:
+    """A finding for each event and each rule that it concerns, in the order of the events."""
+    picture = Picture(host)
+    actors = Actors(picture)
+    rules = [rule(picture, actors) for rule in RULES]
+    for rule in rules:
+        rule.survey([event for event in events if rule.applies(event)])
+    for event in events:
+        for rule in rules:
+            if rule.applies(event):
+                yield _foreign(event, rule.name, host) or rule.judge(event)
+
+
+def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
+    """What the host could not tell in this run, each failure once."""
+    failures = [answer for answer in host.answers.values() if isinstance(answer, Unobservable)]
+    return list({(failure.provenance.source, failure.reason): failure for failure in failures}.values())
+
+
+def _foreign(event: Event, rule: str, host: Host) -> Finding | None:
+    """The finding for a record of another machine, about which this host can say nothing."""
+    if event.node is None:
+        return None
+    boot = host.ask(ask.BOOT)
+    if isinstance(boot, Observed) and boot.fact.hostname.partition(".")[0] == event.node.partition(".")[0]:
+        return None
+    here = boot.fact.hostname if isinstance(boot, Observed) else "this host"
+    why = f"the record is of node {event.node}, and this host is {here}"
+    return Finding(
+        event=event,
+        rule=rule,
+        verdict=Verdict.INCONCLUSIVE,
+        headline=f"Cannot tell: {why}",
+        subject=Subject(),
+        cause=Cause(CauseKind.UNKNOWN, "not looked for"),
+        missing=(Missing("the host that the record is of", why, f"run verify-audit on {event.node}"),),
+    )

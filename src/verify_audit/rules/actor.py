@@ -1,0 +1,276 @@
+"""Who did it: the process of the event's SYSCALL record, held against the engine's.
+
+What a process calls itself (comm, exe) decides nothing. What decides: that its pid, or its parent's,
+is the engine's, and that the engine was running then; or that it is known to be something else.
+
+Blind spots: whoever may use the Docker socket can have the engine do it, and code injected into the
+engine acts as the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from verify_audit.audit.decode import Syscall, syscall
+from verify_audit.audit.record import Event
+from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
+from verify_audit.findings.finding import Cause, CauseKind, ContainerRef
+from verify_audit.findings.words import clock, short, who
+from verify_audit.host import questions as ask
+from verify_audit.host.facts import Process
+from verify_audit.host.observation import Observation, Observed, Provenance, Unobservable
+from verify_audit.rules.picture import START_SLACK, Picture
+from verify_audit.rules.statement import evidence, from_log, missing, neutral
+
+SYSCALL_REMEDY = (
+    "have SYSCALL records written: remove `-a never,task` from the audit rules (auditctl -l shows it) "
+    "and restart the engine, since a process is audited as it was when it started"
+)
+
+
+class Relation(StrEnum):
+    """What the process that acted is to the engine."""
+
+    ENGINE = "the engine itself"
+    ENGINES_CHILD = "started by the engine"
+    CONTAINER = "inside a container"
+    OTHER = "another process"
+    UNCERTAIN = "gone, and not to be told from what it left"
+    UNRECORDED = "not recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The process that acted, as far as it is known.
+
+    evidence and missing are what this brings to any claim that Docker did it; call is the SYSCALL
+    record, None without one.
+    """
+
+    relation: Relation
+    cause: Cause
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    call: Syscall | None = None
+    container: ContainerRef | None = None
+
+    @property
+    def is_docker(self) -> bool:
+        """Whether the engine or a child of it did it."""
+        return self.relation in (Relation.ENGINE, Relation.ENGINES_CHILD)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether something else is known to have done it."""
+        return self.relation in (Relation.OTHER, Relation.CONTAINER)
+
+
+class Actors:
+    """Finds the actor of events on one host."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._engines: dict[tuple[object, ...], Actor] = {}
+
+    def of(self, event: Event, *, engine_acts_itself: bool) -> Actor:
+        """The actor of an event.
+
+        engine_acts_itself: the engine does such a thing in its own process, never by a helper, so that
+        any other pid is another process even when nothing is left of it.
+        """
+        record = event.first("SYSCALL")
+        call = syscall(record) if record is not None else None
+        if record is None or call is None:
+            return Actor(Relation.UNRECORDED, Cause(CauseKind.UNKNOWN, "no actor was recorded"))
+        key = (call.pid, call.ppid, call.auid, call.ses, call.comm, call.exe, self._picture.ran_at(event.time))
+        known = self._engines.get(key)
+        if known is None:
+            known = self._by_pid(event, from_log(event, record), call)
+            if known is not None:
+                self._engines[key] = known
+        if known is not None:
+            return replace(known, call=call)
+        return self._not_the_engine(event, from_log(event, record), call, engine_acts_itself)
+
+    def _by_pid(self, event: Event, recorded: Provenance, call: Syscall) -> Actor | None:
+        """The actor where its pid or its parent's is the engine's."""
+        picture = self._picture
+        if not isinstance(picture.daemon, Observed) or not picture.ran_at(event.time):
+            return None
+        engine = picture.daemon.fact.process
+        pid = engine.identity.pid
+        if pid not in (call.pid, call.ppid):
+            return None
+        itself = call.pid == pid
+        facts: list[Evidence] = []
+        if picture.is_other_product:
+            product = picture.engine.fact.product if isinstance(picture.engine, Observed) else ""
+            statement = f"{who(engine)} did it, which answers the Docker API but is {product}, not Docker"
+            facts.append(evidence(Bearing.AGAINST, Weight.DECISIVE, Step.ACTOR, statement, picture.daemon))
+            return Actor(
+                Relation.OTHER,
+                Cause(CauseKind.PROCESS, statement, call.pid, _text(call.exe), call.auid),
+                tuple(facts),
+            )
+        facts.append(
+            evidence(
+                Bearing.FOR,
+                Weight.DECISIVE,
+                Step.ACTOR,
+                f"{'process' if itself else 'the parent process'} {pid} {'did it' if itself else 'of what did it'}: "
+                f"the engine, running since {clock(engine.started_at)}, which {picture.daemon.fact.how}",
+                picture.daemon,
+                f"ps -o pid,lstart,args -p {pid}",
+            )
+        )
+        if (call.auid, call.ses) != (engine.loginuid, engine.session):
+            # Both are inherited and, once set, not changed: audit_setup(7), /proc/PID/loginuid in proc(5).
+            facts.append(
+                evidence(
+                    Bearing.AGAINST,
+                    Weight.SUPPORTING,
+                    Step.ACTOR,
+                    f"the record's login (auid {_login(call.auid)}, session {_login(call.ses)}) is not the engine's "
+                    f"(auid {_login(engine.loginuid)}, session {_login(engine.session)})",
+                    recorded,
+                )
+            )
+        text = f"the Docker engine (pid {pid})" if itself else f"a child of the Docker engine (pid {pid})"
+        return Actor(
+            Relation.ENGINE if itself else Relation.ENGINES_CHILD,
+            Cause(CauseKind.DOCKER, text, call.pid, _text(call.exe), call.auid),
+            tuple(facts),
+        )
+
+    def _not_the_engine(
+        self, event: Event, recorded: Provenance, call: Syscall, engine_acts_itself: bool
+    ) -> Actor:
+        picture = self._picture
+        own = picture.host.ask(ask.process(call.pid))
+        if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
+            return self._living(event, call, own, "")
+        parent = picture.host.ask(ask.process(call.ppid))
+        if (
+            call.ppid > 1
+            and isinstance(parent, Observed)
+            and parent.fact.started_at <= event.time + START_SLACK
+        ):
+            return self._living(event, call, parent, "its parent, ")
+        return self._gone(event, recorded, call, engine_acts_itself, own)
+
+    def _living(self, event: Event, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
+        """The actor when it, or its parent, still lives to be looked at."""
+        picture, process = self._picture, seen.fact
+        name = f"{_named(call)}{', ' + relation + who(process) if relation else ''}"
+        if process.container_id is not None:
+            ref = picture.container_ref(process.container_id)
+            known = process.container_id in picture.container_by_id
+            where = f"container {ref.name or short(ref.id)}" if ref and known else f"a container ({short(process.container_id)})"
+            return self._other(
+                Relation.CONTAINER, call, seen, f"{name}, inside {where}", ref if known else None
+            )
+        if picture.descends_from_engine(process):
+            return Actor(
+                Relation.ENGINES_CHILD,
+                Cause(CauseKind.DOCKER, "a helper process of the Docker engine", call.pid, _text(call.exe), call.auid),
+                (
+                    evidence(
+                        Bearing.FOR,
+                        Weight.DECISIVE,
+                        Step.ACTOR,
+                        f"{name} descends from the engine",
+                        seen,
+                        f"pstree -s -p {process.identity.pid}",
+                    ),
+                ),
+                call=call,
+            )
+        if picture.ran_at(event.time) is None:
+            return self._uncertain(event, call, f"{name} is alive, but which process the engine is could not be seen")
+        line = " <- ".join(f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)])
+        return self._other(Relation.OTHER, call, seen, name, None, f"{line}: no engine among them")
+
+    def _gone(
+        self, event: Event, recorded: Provenance, call: Syscall, engine_acts_itself: bool, own: Observation[Process]
+    ) -> Actor:
+        picture = self._picture
+        name = _named(call)
+        ran = picture.ran_at(event.time)
+        if not ran or not isinstance(picture.daemon, Observed):
+            reason = (
+                "which process the engine is could not be seen"
+                if ran is None
+                else "the engine has been restarted since, so an older one may have been it"
+            )
+            actor = self._uncertain(event, call, f"{name} has ended, and {reason}")
+            if isinstance(picture.daemon, Unobservable):
+                return replace(actor, missing=(missing("the engine's process", picture.daemon),))
+            return actor
+        if isinstance(own, Unobservable):
+            actor = self._uncertain(event, call, f"{name} could not be looked up")
+            return replace(actor, missing=(missing("the process that acted", own),))
+        engine = picture.daemon.fact.process
+        if engine_acts_itself:
+            return self._other(
+                Relation.OTHER, call, recorded, name, None,
+                f"the engine does this in its own process, {engine.identity.pid}, which ran then",
+            )  # fmt: skip
+        if (call.auid, call.ses) != (engine.loginuid, engine.session):
+            return self._other(
+                Relation.OTHER, call, recorded, name, None,
+                f"login uid {_login(call.auid)}, session {_login(call.ses)}, is not what the engine's processes inherit",
+            )  # fmt: skip
+        return self._uncertain(event, call, f"{name} and its parent {call.ppid} have ended")
+
+    def _other(
+        self,
+        relation: Relation,
+        call: Syscall,
+        source: Observation[Process] | Provenance,
+        name: str,
+        container: ContainerRef | None,
+        why: str = "",
+    ) -> Actor:
+        kind = CauseKind.CONTAINER if relation is Relation.CONTAINER else CauseKind.PROCESS
+        return Actor(
+            relation,
+            Cause(kind, name, call.pid, _text(call.exe), call.auid),
+            (
+                evidence(
+                    Bearing.AGAINST,
+                    Weight.DECISIVE,
+                    Step.ACTOR,
+                    f"{name} did it, not the engine" + (f" ({why})" if why else ""),
+                    source,
+                    f"ps -o pid,ppid,user,lstart,args -p {call.pid}",
+                ),
+            ),
+            call=call,
+            container=container,
+        )
+
+    def _uncertain(self, event: Event, call: Syscall, reason: str) -> Actor:
+        record = event.first("SYSCALL")
+        source = from_log(event, record) if record is not None else Provenance("audit log", event.id, event.time)
+        return Actor(
+            Relation.UNCERTAIN,
+            Cause(CauseKind.UNKNOWN, _named(call), call.pid, _text(call.exe), call.auid),
+            (neutral(Step.ACTOR, reason, source),),
+            (Missing("what the process that acted was", reason, "judge sooner, while it or its parent lives"),),
+            call,
+        )
+
+
+def _named(call: Syscall) -> str:
+    """The actor as the record names it, which is what it calls itself."""
+    login = f", login uid {call.auid}" if call.auid is not None else ""
+    return f"{_text(call.exe) or _text(call.comm)} (pid {call.pid}, uid {call.uid}{login})"
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _login(number: int | None) -> str:
+    return "unset" if number is None else str(number)

@@ -1,0 +1,120 @@
+"""One event while it is being judged: what has been gathered, and how it becomes a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from verify_audit.audit.record import Event
+from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
+from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, NetworkRef, Subject
+from verify_audit.findings.verdict import Verdict, decide
+from verify_audit.host.observation import Observation, Provenance, Unobservable
+from verify_audit.rules.actor import Actor
+from verify_audit.rules.statement import evidence, missing
+
+
+@dataclass(slots=True)
+class Case:
+    """What has been gathered on one event.
+
+    other is the cause that was seen when it was not the recorded actor (a listener, say).
+    """
+
+    event: Event
+    actor: Actor
+    evidence: list[Evidence] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    container: ContainerRef | None = None
+    network: NetworkRef | None = None
+    other: Cause | None = None
+
+    def __post_init__(self) -> None:
+        self.evidence.extend(self.actor.evidence)
+        self.missing.extend(self.actor.missing)
+
+    def supports(
+        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+    ) -> None:
+        """It fits that Docker did it."""
+        self._say(Bearing.FOR, Weight.SUPPORTING, step, statement, source, by_hand)
+
+    def proves(
+        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+    ) -> None:
+        """Docker did it, unless something speaks against it."""
+        self._say(Bearing.FOR, Weight.DECISIVE, step, statement, source, by_hand)
+
+    def doubts(
+        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+    ) -> None:
+        """It does not fit that Docker did it."""
+        self._say(Bearing.AGAINST, Weight.SUPPORTING, step, statement, source, by_hand)
+
+    def disproves(
+        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+    ) -> None:
+        """Something else did it. Where the engine is known to have acted this is only a doubt."""
+        weight = Weight.SUPPORTING if self.actor.is_docker else Weight.DECISIVE
+        self._say(Bearing.AGAINST, weight, step, statement, source, by_hand)
+
+    def notes(
+        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+    ) -> None:
+        """Worth knowing; points neither way."""
+        self._say(Bearing.NEUTRAL, Weight.SUPPORTING, step, statement, source, by_hand)
+
+    def lacks(self, what: str, why: str, remedy: str) -> None:
+        """Something that would have helped could not be had."""
+        self.missing.append(Missing(what, why, remedy))
+
+    def could_not_see(self, what: str, answer: Unobservable) -> None:
+        """The same for a look-up that failed."""
+        self.missing.append(missing(what, answer))
+
+    def _say(
+        self,
+        bearing: Bearing,
+        weight: Weight,
+        step: Step,
+        statement: str,
+        source: Observation[Any] | Provenance,
+        by_hand: str,
+    ) -> None:
+        self.evidence.append(evidence(bearing, weight, step, statement, source, by_hand))
+
+    def finding(
+        self, rule: str, subject: Subject, headline: Callable[[Verdict, Cause], str], unknown: str
+    ) -> Finding:
+        """The finding. unknown: how to speak of a cause other than Docker that has no name."""
+        verdict = decide(self.evidence)
+        cause = self._cause(verdict, unknown)
+        container = self.container or self.actor.container
+        return Finding(
+            event=self.event,
+            rule=rule,
+            verdict=verdict,
+            headline=headline(verdict, cause),
+            subject=subject,
+            cause=cause,
+            container=container,
+            network=self.network,
+            evidence=tuple(self.evidence),
+            missing=() if verdict is Verdict.CONFIRMED else tuple(dict.fromkeys(self.missing)),
+            warnings=tuple(self.warnings),
+        )
+
+    def _cause(self, verdict: Verdict, unknown: str) -> Cause:
+        match verdict:
+            case Verdict.CONFIRMED if self.actor.is_docker:
+                return self.actor.cause
+            case Verdict.CONFIRMED:
+                return Cause(CauseKind.DOCKER, "the Docker engine, by the state of the host")
+            case Verdict.REFUTED if self.actor.is_other:
+                return self.actor.cause
+            case Verdict.REFUTED:
+                return self.other or Cause(CauseKind.UNKNOWN, unknown)
+            case _:
+                return self.actor.cause if self.actor.call is not None else self.other or self.actor.cause

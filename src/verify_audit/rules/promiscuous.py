@@ -1,0 +1,515 @@
+"""Rule `promiscuous`: a network device went into or out of promiscuous mode (ANOM_PROMISCUOUS).
+
+Claim: the Docker engine attached the device to a bridge of one of its networks at that time (enter),
+or took it off again (leave). The kernel makes every port of a bridge promiscuous, so each start and
+stop of a container writes such a record.
+
+Blind spots: the record is written only when the flag flips, so whoever listens on a device that is
+promiscuous already writes nothing (the packet sockets are looked at for that); and it does not say in
+which network namespace the device is, only in whose process the change was made.
+
+References: net/core/dev.c __dev_set_promiscuity(); net/bridge/br_if.c br_manage_promisc(); packet(7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from shlex import quote
+
+from verify_audit.audit.decode import Promiscuous, packet_membership, promiscuous
+from verify_audit.audit.record import Event
+from verify_audit.findings.evidence import Step
+from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, Subject
+from verify_audit.findings.verdict import Verdict
+from verify_audit.findings.words import apart, clock, short, who
+from verify_audit.host import questions as ask
+from verify_audit.host.facts import Container, EngineEvent, Link, Network, PacketSocket
+from verify_audit.host.observation import Observed, Unobservable
+from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
+from verify_audit.rules.case import Case
+from verify_audit.rules.interface import Rule
+from verify_audit.rules.picture import START_SLACK, Picture, Place, Standing
+from verify_audit.rules.statement import from_log
+
+EARLY, LATE = 0.5, 2.5
+"""Seconds before and after the record within which the engine's own event for it lies. On engines 20.10,
+26.1 and 28.5 it follows by 0 to 45 ms, and by up to 1.7 s when many containers start at once."""
+
+STARTED_EARLY, STARTED_LATE = 1.0, 3.0
+"""The same for a container's StartedAt: from 0.1 s before the record (28.5) to 0.4 s after it (20.10, 26.1),
+more under load."""
+
+_SOONER = "judge sooner: from cron every few minutes, or at once when the alert comes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    """Which container's connection to which network a device was found to be."""
+
+    container: ContainerRef
+    network_id: str
+
+
+class PromiscuousRule(Rule):
+    """Judges ANOM_PROMISCUOUS."""
+
+    name = "promiscuous"
+
+    def __init__(self, picture: Picture, actors: Actors) -> None:
+        super().__init__(picture, actors)
+        self._attachments: dict[str, _Attachment] = {}
+        self._culprits: dict[str, tuple[str, Cause]] = {}
+        self._explained: dict[tuple[str, str, float], tuple[str, str]] = {}
+
+    def applies(self, event: Event) -> bool:
+        """Whether the event has such a record."""
+        return event.first("ANOM_PROMISCUOUS") is not None
+
+    def judge(self, event: Event) -> Finding:
+        """The event, judged: every device in it."""
+        actor = self.actors.of(event, engine_acts_itself=True)
+        case = Case(event, actor)
+        names: list[str] = []
+        enters = False
+        for record in event.of_type("ANOM_PROMISCUOUS"):
+            change = promiscuous(record)
+            if change is None:
+                case.lacks("the device", "the record is cut or of no known form", "look at the log file itself")
+                continue
+            device = change.device.decode("utf-8", "surrogateescape")
+            names.append(device)
+            enters = enters or change.enter
+            if change.odd:
+                case.doubts(
+                    Step.DEVICE,
+                    "the device's name holds characters that imitate other fields, which no name of Docker's does",
+                    from_log(event, record),
+                )
+            self._judge_device(case, change, device)
+        self._unrecorded_actor(case)
+        devices = ", ".join(names) or "a device"
+        self._background(case)
+        finding = case.finding(
+            self.name,
+            Subject(device=devices, command=None),
+            lambda verdict, cause: self._headline(case, verdict, cause, devices, enters),
+            "somebody else, whom nothing recorded",
+        )
+        self._remember(finding, names, enters)
+        return finding
+
+    # One device
+
+    def _judge_device(self, case: Case, change: Promiscuous, device: str) -> None:
+        place = self.picture.place(device)
+        self._describe(case, place, device)
+        if place.unseen is not None:
+            case.could_not_see(f"where {device} stands", place.unseen)
+        if self.picture.is_other_product:
+            case.doubts(Step.ENGINE, "what answers the Docker API is not Docker", self.picture.engine)
+        if change.leave:
+            self._leave(case, place, device)
+        else:
+            self._enter(case, place, device)
+        if isinstance(place.link, Observed):
+            self._listeners(case, place.link, device, enters=not change.leave)
+
+    def _describe(self, case: Case, place: Place, device: str) -> None:
+        """What is to be seen of the device now, whatever it means for the event."""
+        by_hand = f"ip -d link show dev {quote(device)}"
+        link = place.link
+        if not isinstance(link, Observed):
+            case.notes(Step.DEVICE, f"{device}: {place.reason}", link, by_hand)
+        elif place.standing is Standing.CONTAINERS and place.container and place.network and place.peer:
+            case.container = self.picture.container_ref(place.container.id)
+            case.network = self.picture.network_ref(place.network.id)
+            peer = place.peer.fact.name if isinstance(place.peer, Observed) else "its interface"
+            case.notes(
+                Step.DEVICE,
+                f"{device} is the host's end of {peer} of container {place.container.name} and a port of "
+                f"{place.network.bridge}, the bridge of network {place.network.name}",
+                place.peer,
+                by_hand,
+            )
+        elif place.standing is Standing.DOCKER_BRIDGE and place.network:
+            case.notes(
+                Step.DEVICE, f"{device} is the bridge of Docker network {place.network.name} itself", link, by_hand
+            )
+        else:
+            case.notes(Step.DEVICE, f"{device} is there: {place.reason}", place.bridge or link, by_hand)
+
+    def _enter(self, case: Case, place: Place, device: str) -> None:
+        connects = self._connections(case.event, "connect")
+        match place.standing:
+            case Standing.CONTAINERS if place.container and place.network:
+                self._attached(case, place, place.container, place.network, device)
+            case Standing.ODD_END:
+                self._odd_end(case, place, connects)
+            case Standing.OTHER_BRIDGE | Standing.NO_PORT | Standing.DOCKER_BRIDGE:
+                self._not_attached(case, place, device, connects)
+            case _:
+                self._only_times(case, connects, device, "connected", "to")
+
+    def _attached(
+        self, case: Case, place: Place, container: Container, network: Network, device: str
+    ) -> None:
+        """The device is a container's now. Was it attached then?"""
+        event, picture = case.event, self.picture
+        by_hand = f"docker events --since {event.time - 5:.0f} --until {event.time + 5:.0f}"
+        mine = [
+            each
+            for each in picture.events
+            if each.action == "connect"
+            and each.container_id == container.id
+            and each.network_id == network.id
+        ]
+        near = [each for each in mine if -EARLY <= each.at - event.time <= LATE]
+        if near:
+            if not self._claim(near[0], event, device):
+                case.doubts(
+                    Step.CONTAINER,
+                    "the engine's event that would explain this one has explained an earlier one",
+                    picture.history,
+                )
+                return
+            case.supports(
+                Step.CONTAINER,
+                f"the engine connected container {container.name} to network {network.name} "
+                f"{apart(near[0].at, event.time)} the record",
+                picture.history,
+                by_hand,
+            )
+            self._conclude(case, place, device)
+        elif picture.covers(event.time - EARLY, event.time + LATE):
+            earlier = [each for each in mine if each.at < event.time - EARLY]
+            statement = (
+                f"the engine's events are complete around the record, and it connected {container.name} to "
+                f"{network.name} at no such time"
+            )
+            if earlier:
+                case.disproves(
+                    Step.CONTAINER,
+                    f"{statement}: it had done so {apart(earlier[-1].at, event.time)} the record",
+                    picture.history,
+                    by_hand,
+                )
+            else:
+                case.doubts(Step.CONTAINER, statement, picture.history, by_hand)
+        else:
+            self._by_start(case, place, container, device)
+
+    def _by_start(self, case: Case, place: Place, container: Container, device: str) -> None:
+        """The engine has forgotten its events of that time; when the container started it has not."""
+        life, event = place.life, case.event
+        by_hand = f"docker inspect -f '{{{{.State.StartedAt}}}}' {short(container.id)}"
+        started = life.fact.started_at if isinstance(life, Observed) else None
+        if isinstance(self.picture.history, Unobservable):
+            case.could_not_see("the engine's events", self.picture.history)
+        else:
+            case.lacks(
+                "the engine's events of that time",
+                "it keeps the last 256, and none from before its own start",
+                _SOONER,
+            )
+        if life is None or started is None:
+            return
+        if -STARTED_EARLY <= started - event.time <= STARTED_LATE:
+            case.supports(
+                Step.CONTAINER,
+                f"container {container.name} started {apart(started, event.time)} the record",
+                life,
+                by_hand,
+            )
+            self._conclude(case, place, device)
+        else:
+            case.notes(
+                Step.CONTAINER,
+                f"container {container.name} started {apart(started, event.time)} the record, which explains nothing",
+                life,
+                by_hand,
+            )
+
+    def _conclude(self, case: Case, place: Place, device: str) -> None:
+        """All of the state has been seen and fits; without a recorded actor it has to carry the verdict."""
+        link = place.link
+        if (
+            case.actor.relation not in (Relation.UNRECORDED, Relation.UNCERTAIN)
+            or not self.picture.is_docker
+            or not isinstance(self.picture.daemon, Observed)
+            or not isinstance(link, Observed)
+        ):
+            return
+        if link.fact.promiscuity != 1 or link.fact.asked_promiscuous:
+            case.doubts(
+                Step.LISTENERS,
+                f"promiscuous mode is held {link.fact.promiscuity} times on {device}, and the bridge needs it once, "
+                "so another holder may have been the first",
+                link,
+                f"ip -d link show dev {quote(device)} | grep promiscuity",
+            )
+            return
+        case.proves(
+            Step.DEVICE,
+            f"bridge, network, namespace, address and time of {device} all agree with what the engine says of it, "
+            "and nothing but the bridge holds promiscuous mode on it",
+            link,
+        )
+
+    def _odd_end(self, case: Case, place: Place, connects: list[EngineEvent]) -> None:
+        """On a Docker bridge, yet no container's as the engine knows it."""
+        if case.actor.is_docker:
+            case.warnings.append(f"the device is now {place.standing.value}: {place.reason}")
+            return
+        if isinstance(place.link, Observed):
+            for connect in connects:
+                life = self.picture.host.ask(ask.life(connect.container_id))
+                pid = life.fact.pid if isinstance(life, Observed) else 0
+                nsid = self.picture.host.ask(ask.nsid_of(pid)) if pid else None
+                if isinstance(nsid, Observed) and nsid.fact == place.link.fact.peer_nsid:
+                    case.doubts(
+                        Step.DEVICE,
+                        f"its other end is in container {short(connect.container_id)}, which was being connected "
+                        "then, but has an address that the engine did not give it",
+                        place.peer or place.link,
+                    )
+                    return
+        case.disproves(
+            Step.DEVICE,
+            f"it is a port of a Docker bridge that Docker did not put there: {place.reason}",
+            place.peer or place.link,
+            "bridge link; docker network inspect",
+        )
+
+    def _not_attached(
+        self, case: Case, place: Place, device: str, connects: list[EngineEvent]
+    ) -> None:
+        """The device is there and stands on no Docker bridge."""
+        link = place.link
+        if not isinstance(link, Observed):
+            return
+        if case.actor.is_docker:
+            case.warnings.append(f"{device} has been moved since: {place.reason or place.standing.value}")
+            self._only_times(case, connects, device, "connected", "to")
+        elif place.standing is Standing.OTHER_BRIDGE and not connects:
+            case.disproves(
+                Step.DEVICE, f"{place.reason}, and every port of a bridge is promiscuous", place.bridge or link
+            )
+        elif link.fact.asked_promiscuous:
+            case.disproves(
+                Step.DEVICE,
+                f"somebody set promiscuous mode on {device} itself (as `ip link set {device} promisc on` does), which "
+                "the engine never asks for",
+                link,
+                f"ip link show dev {quote(device)}",
+            )
+        elif self._macvlan(device) is not None:
+            case.lacks(
+                "whether a macvlan network of Docker's did it",
+                f"network {self._macvlan(device)} has {device} as its parent, which can make that promiscuous",
+                SYSCALL_REMEDY,
+            )
+        else:
+            case.doubts(
+                Step.DEVICE, f"{device} is on no Docker bridge, and the engine never makes it promiscuous", link
+            )
+            if not link.fact.promiscuity:
+                case.lacks(
+                    "who had made it promiscuous",
+                    "it is promiscuous no more, so whoever did it has ended or undone it",
+                    f"{_SOONER}; or {SYSCALL_REMEDY}",
+                )
+
+    def _macvlan(self, device: str) -> str | None:
+        """The name of a Docker network whose parent interface the device is."""
+        for network in self.picture.network_by_id.values():
+            if network.driver in ("macvlan", "ipvlan") and network.option("parent") == device:
+                return network.name
+        return None
+
+    def _leave(self, case: Case, place: Place, device: str) -> None:
+        event, picture = case.event, self.picture
+        leaves = self._connections(event, "disconnect")
+        known = self._attachments.get(device)
+        if place.standing is Standing.GONE:
+            if known is not None and not case.actor.is_other:
+                case.container, case.network = known.container, picture.network_ref(known.network_id)
+                mine = [
+                    each
+                    for each in leaves
+                    if (each.container_id, each.network_id) == (known.container.id, known.network_id)
+                ]
+                if mine and picture.is_docker:
+                    case.proves(
+                        Step.CONTAINER,
+                        f"{device} was container {known.container.name}'s, as its own enter record showed; the engine "
+                        f"disconnected that {apart(mine[0].at, event.time)} this record, and the device is gone",
+                        picture.history,
+                    )
+                    return
+            self._only_times(case, leaves, device, "disconnected", "from")
+            return
+        culprit = self._culprits.get(device)
+        if culprit is not None and not leaves:
+            case.other = culprit[1]
+            case.disproves(
+                Step.DEVICE,
+                f"it undoes event {culprit[0]}, which was not Docker's, and {device} is still there",
+                place.link,
+            )
+        elif place.standing is Standing.CONTAINERS and place.container:
+            case.disproves(
+                Step.DEVICE,
+                f"{device} is still there and still container {place.container.name}'s: the engine takes a device off "
+                "by deleting it",
+                place.link,
+            )
+        elif place.standing is Standing.UNSEEN:
+            self._only_times(case, leaves, device, "disconnected", "from")
+        elif not case.actor.is_docker:
+            case.doubts(
+                Step.DEVICE, f"{device} is still there: the engine takes a device off by deleting it", place.link
+            )
+            case.lacks("who had made it promiscuous", "it has ended or undone it", f"{_SOONER}; or {SYSCALL_REMEDY}")
+
+    # Times
+
+    def _connections(self, event: Event, action: str) -> list[EngineEvent]:
+        """The engine's network events of that kind that lie where one for this record would."""
+        near = self.picture.events_between(event.time - EARLY, event.time + LATE)
+        found = [each for each in near if each.type == "network" and each.action == action]
+        # 20.10 reports one disconnect twice, a few milliseconds apart.
+        return list({(each.container_id, each.network_id): each for each in reversed(found)}.values())[::-1]
+
+    def _only_times(
+        self, case: Case, near: list[EngineEvent], device: str, verb: str, preposition: str
+    ) -> None:
+        """The device tells nothing any more; what the engine did around that time still may."""
+        picture, event = self.picture, case.event
+        by_hand = f"docker events --since {event.time - 5:.0f} --until {event.time + 5:.0f}"
+        if len(near) == 1:
+            container = picture.container_ref(near[0].container_id)
+            network = picture.network_ref(near[0].network_id)
+            case.supports(
+                Step.CONTAINER,
+                f"the engine {verb} container {container.name if container else '?'} {preposition} network "
+                f"{network.name if network else '?'} {apart(near[0].at, event.time)} the record",
+                picture.history,
+                by_hand,
+            )
+            if case.actor.is_docker:
+                case.container, case.network = container, network
+        elif near:
+            case.supports(
+                Step.CONTAINER,
+                f"the engine {verb} {len(near)} containers around the record, of which this may be any",
+                picture.history,
+                by_hand,
+            )
+        elif picture.covers(event.time - EARLY, event.time + LATE):
+            case.doubts(
+                Step.CONTAINER,
+                f"the engine's events are complete around the record, and it {verb} no container then",
+                picture.history,
+                by_hand,
+            )
+        elif isinstance(picture.history, Unobservable):
+            case.could_not_see("the engine's events", picture.history)
+        else:
+            case.lacks(
+                "the engine's events of that time",
+                "it keeps the last 256, and none from before its own start",
+                _SOONER,
+            )
+        if not case.actor.is_docker and isinstance(picture.place(device).link, Unobservable) is False:
+            case.lacks(f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}")
+
+    def _claim(self, explanation: EngineEvent, event: Event, device: str) -> bool:
+        """Whether this record may have that event of the engine's for itself: each explains one."""
+        key = (explanation.container_id, explanation.network_id, explanation.at)
+        return self._explained.setdefault(key, (event.id, device)) == (event.id, device)
+
+    # Listeners
+
+    def _listeners(self, case: Case, link: Observed[Link], device: str, *, enters: bool) -> None:
+        """Who has a packet socket on the device: the cause, or at least worth a warning."""
+        sockets = self.picture.packet_sockets
+        if isinstance(sockets, Unobservable):
+            case.could_not_see("who listens", sockets)
+            return
+        port = link.fact.slave_kind == "bridge"
+        for socket in self.picture.listeners(link.fact.ifindex):
+            asked = link.fact.ifindex in socket.memberships
+            name, cause = self._listener(socket)
+            how = "in promiscuous mode" if asked else "without asking for promiscuous mode"
+            statement = f"{name} listens on {device} {how}"
+            began = min((holder.started_at for holder in socket.holders), default=None)
+            before = began is not None and began <= case.event.time + START_SLACK
+            if asked and enters and before and not port:
+                case.other = cause
+                case.disproves(
+                    Step.LISTENERS, f"{statement}, since before the record", sockets, "ss -0 -p -n"
+                )
+            elif asked and enters and before and not case.actor.is_docker:
+                case.other = cause
+                case.doubts(Step.LISTENERS, f"{statement}, since before the record", sockets, "ss -0 -p -n")
+            else:
+                case.notes(Step.LISTENERS, statement, sockets, "ss -0 -p -n")
+            case.warnings.append(f"{statement}, which the audit log need not show")
+
+    def _listener(self, socket: PacketSocket) -> tuple[str, Cause]:
+        if not socket.holders:
+            text = f"a process that could not be found (packet socket {socket.inode}, uid {socket.uid})"
+            return text, Cause(CauseKind.UNKNOWN, text)
+        holder = socket.holders[0]
+        ref = self.picture.container_ref(holder.container_id or "")
+        text = who(holder) + (f", in container {ref.name or short(ref.id)}" if ref else "")
+        kind = CauseKind.CONTAINER if ref else CauseKind.PROCESS
+        return text, Cause(kind, text, holder.identity.pid, holder.exe, holder.loginuid)
+
+    # Words
+
+    def _unrecorded_actor(self, case: Case) -> None:
+        call = case.actor.call
+        if call is None:
+            case.lacks("who did it", "the event has no SYSCALL record", SYSCALL_REMEDY)
+        elif (did := packet_membership(call, case.event.first("SOCKETCALL"))) is not None:
+            record = case.event.first("SYSCALL")
+            if record is not None:
+                case.disproves(
+                    Step.ACTOR,
+                    f"it was done by {'opening' if did == 'add' else 'closing'} a packet socket's promiscuous mode "
+                    "(setsockopt SOL_PACKET), as sniffers do and the engine does not",
+                    from_log(case.event, record),
+                )
+
+    def _headline(
+        self, case: Case, verdict: Verdict, cause: Cause, devices: str, enters: bool
+    ) -> str:
+        container = f" for container {case.container.name or short(case.container.id)}" if case.container else ""
+        image = f" ({case.container.image})" if case.container and case.container.image else ""
+        network = f" of network {case.network.name}" if case.network else ""
+        bridge = f" {case.network.bridge}" if case.network and case.network.bridge else ""
+        did = "into" if enters else "out of"
+        match verdict:
+            case Verdict.CONFIRMED:
+                how = f"attached {devices} to" if enters else f"took {devices} off"
+                return f"Docker {how} its bridge{bridge}{network}{container}{image}"
+            case Verdict.REFUTED:
+                return f"Not Docker: {cause.text} put {devices} {did} promiscuous mode"
+            case _:
+                why = case.missing[0].why if case.missing else "the evidence contradicts itself"
+                return f"Cannot tell who put {devices} {did} promiscuous mode: {why}"
+
+    # Memory
+
+    def _remember(self, finding: Finding, devices: list[str], enters: bool) -> None:
+        for device in devices:
+            if not enters or finding.verdict is Verdict.INCONCLUSIVE:
+                self._attachments.pop(device, None)
+                self._culprits.pop(device, None)
+            elif finding.verdict is Verdict.REFUTED:
+                self._culprits[device] = (finding.event.id, finding.cause)
+                self._attachments.pop(device, None)
+            elif finding.container is not None and finding.network is not None:
+                self._attachments[device] = _Attachment(finding.container, finding.network.id)
+                self._culprits.pop(device, None)
