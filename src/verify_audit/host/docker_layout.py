@@ -5,7 +5,7 @@ engine lists. Rules are written as the words of the iptables command that makes 
 
 References (github.com/moby/moby; up to 20.10 below vendor/github.com/docker/libnetwork, up to 28 below
 libnetwork, then daemon/libnetwork), read at v1.12.6, v1.13.1, v17.06.2-ce, v18.06.3-ce, v20.10.24, v23.0.6,
-v24.0.9, v26.1.5, v27.0.3, v27.5.1, v28.0.0, v28.0.1, v28.1.1, v28.2.2, v28.5.2, docker-v29.0.0 and docker-v29.7.2:
+v24.0.9, v26.1.5, v27.0.3, v27.5.1, v28.0.0, v28.0.1, v28.1.1, v28.2.2, v28.5.2, docker-v29.0.0 and 29.7.2:
 - drivers/bridge/setup_ip_tables.go, later setup_ip_tables_linux.go, from 28.2 internal/iptabler/*.go:
   setupIPChains, setupIPTables, setupIPTablesInternal / setupNonInternalNetworkRules,
   setupInternalNetworkRules, setIcc, setINC, setDefaultForwardRule, filterDirectAccess, setPerPort*

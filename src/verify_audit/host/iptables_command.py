@@ -149,7 +149,8 @@ def parse_command(argv: Sequence[bytes], *, truncated: bool = False) -> Firewall
     if known is None:
         return None
     family = _FAMILIES[known[1]]
-    text = " ".join(word or "!" for word in words[1:])
+    # A blanked "!" is two zero bytes, which read as two empty arguments.
+    text = " ".join(word or "!" for word in words[1:]).replace("! !", "!")
     if known[3] == "-save":
         return FirewallCommand(program, family, None, "list", truncated=truncated, text=text)
     reader = _Reader(words[1:], family, truncated)

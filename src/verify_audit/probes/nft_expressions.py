@@ -105,7 +105,10 @@ class _Decoder:
     def take(self, name: str, data: dict[int, bytes]) -> None:
         """One expression. An unknown one, or an unknown use of a known one, becomes opaque."""
         known = getattr(self, f"_{name}", None) if name in _EXPRESSIONS else None
-        if known is None:
+        if self._parts.get("target") is not None and name != "counter":
+            # A condition that stands behind the verdict is none, and a second verdict is never reached.
+            self._opaque(f"after {self._parts.get('target')}: {name}")
+        elif known is None:
             self._opaque(name + "".join(f" {kind}:{value.hex()}" for kind, value in data.items()))
         else:
             known(data)

@@ -85,6 +85,7 @@ class FirewallRule(Rule):
         super().__init__(picture, actors)
         self._layout = picture.layout
         self._accounts = Accounts(picture)
+        self._resolvers: dict[int, list[FirewallCommand]] = {}
 
     def applies(self, event: Event) -> bool:
         """Whether the event changed the firewall."""
@@ -93,6 +94,20 @@ class FirewallRule(Rule):
     def survey(self, events: Sequence[Event]) -> None:
         """Count the changes that no actor was recorded for."""
         self._accounts.survey(events)
+        for event in events:
+            self._survey_resolver(event)
+
+    def _survey_resolver(self, event: Event) -> None:
+        """Remember which parent made which rule for a container's name server."""
+        record = event.first("SYSCALL")
+        if record is None or b"xtables" not in record.body:
+            return
+        change, call = _read(event), decode.syscall(record)
+        command = change.command
+        if call is None or command is None or command.chain not in _DNS_CHAINS:
+            return
+        if self._layout.explain_in_container(command) is not None:
+            self._resolvers.setdefault(call.ppid, []).append(command)
 
     def judge(self, event: Event) -> Finding:
         """The event, judged."""
@@ -303,13 +318,14 @@ class FirewallRule(Rule):
 
         Engine 20.10 has them made by a process that it re-executes and that is gone at once, so the
         parent cannot be told. The ports in them are chosen by the kernel: whoever finds the very rule in
-        the namespace of a container that was being started then has found its origin.
+        the namespace of a container that was being started then has found its origin, and that of all else
+        that the same parent did.
         """
-        chains = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING")
-        named = command.chain in chains and command.action == "new_chain"
+        named = command.chain in _DNS_CHAINS and command.action == "new_chain"
         if not named and self._layout.explain_in_container(command) is None:
             return False
         inside: list[Container] = []
+        siblings = self._resolvers.get(case.actor.call.ppid, []) if case.actor.call else []
         for container in self._starting(case.event):
             life = self.picture.host.ask(ask.life(container.id))
             if not isinstance(life, Observed) or not life.fact.pid:
@@ -317,7 +333,11 @@ class FirewallRule(Rule):
             answer = self.picture.host.ask(ask.container_firewall(life.fact.pid))
             if isinstance(answer, Unobservable):
                 case.could_not_see(f"the firewall inside container {container.name}", answer)
-            elif isinstance(answer, Observed) and _holds(answer.fact, change, command):
+            elif (
+                isinstance(answer, Observed)
+                and _holds(answer.fact, change, command)
+                and all(live(answer.fact, sibling) for sibling in siblings)
+            ):
                 inside.append(container)
                 source = answer
         if not inside:
@@ -451,6 +471,7 @@ class FirewallRule(Rule):
                 return f"Cannot tell who changed the firewall ({what}): {why}"
 
 
+_DNS_CHAINS = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING")
 _DNS = "containers on user-defined networks ask Docker's own name server"
 _CHANGES = frozenset(
     ("connect", "disconnect", "create", "destroy", "start", "die", "stop", "kill", "restart", "remove", "update")
