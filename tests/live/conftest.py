@@ -12,14 +12,11 @@ from types import FrameType
 
 import pytest
 
-from tests.live.auditlog import AuditLog
-from tests.live.kin import Kin
-from tests.live.lab import Lab, cannot_run, lab, machine
+from tests.live.lab import KINDS, Lab, Machine, cannot_run, lab, machine
+from tests.live.pool import Pool, pool
 from tests.live.table import Row, table
 
 ROWS: list[Row] = []
-
-Machine = tuple[AuditLog, Kin, Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,22 +47,17 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _lab(live_machine: Machine, backend: str, bare: bool = False) -> Iterator[Lab]:
-    log, kin, _ = live_machine
-    with lab(log, kin, backend, bare) as made:
-        yield made
-
-
 @pytest.fixture(scope="session")
-def judging_lab(live_machine: Machine, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """One lab for all scenarios of a backend, with companions or bare."""
-    yield from _lab(live_machine, *request.param)
+def labs(live_machine: Machine) -> Iterator[Pool]:
+    """A lab for each backend, with companions and bare."""
+    with pool(live_machine, KINDS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def nft_lab(live_machine: Machine) -> Iterator[Lab]:
     """A lab for a module, its engine running, iptables-nft."""
-    for made in _lab(live_machine, "nft"):
+    with lab(live_machine, "nft") as made:
         made.ensure_engine()
         yield made
 
@@ -73,7 +65,7 @@ def nft_lab(live_machine: Machine) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def legacy_lab(live_machine: Machine) -> Iterator[Lab]:
     """The same with iptables-legacy."""
-    for made in _lab(live_machine, "legacy"):
+    with lab(live_machine, "legacy") as made:
         made.ensure_engine()
         yield made
 

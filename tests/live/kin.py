@@ -30,14 +30,15 @@ _FORK_AT = _HEADERS + 16
 
 
 class Kin:
-    """Every process that descends from this one, from now on, the dead ones too.
+    """Every process that this thread starts from now on, and what descends from it, the dead ones too.
 
     `lost` is set when the kernel had to drop reports: then a pid that is not known may still be ours.
     """
 
     def __init__(self) -> None:
         self.lost = False
-        self._pids = {os.getpid()}
+        self._root = threading.get_native_id()
+        self._pids: set[int] = set()
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
         try:
@@ -102,10 +103,10 @@ class Kin:
     def _take(self, message: bytes) -> None:
         if len(message) < _FORK_AT + 16 or struct.unpack_from("=I", message, _HEADERS)[0] != _FORK:
             return
-        _, parent, child_thread, child = struct.unpack_from("=iiii", message, _FORK_AT)
+        parent_thread, parent, child_thread, child = struct.unpack_from("=iiii", message, _FORK_AT)
         if child_thread != child:
             return
-        if parent in self._pids:
+        if parent in self._pids or parent_thread == self._root:
             self._pids.add(child)
         else:
             self._pids.discard(child)  # the number is somebody else's now

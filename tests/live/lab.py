@@ -7,6 +7,7 @@ How SYSCALL and PROCTITLE are taken away (`bare`): a rule `never,task` as on Fed
 Linux, but for tasks of one personality only, which this process then takes and everything that it starts
 inherits. So the rest of the machine is audited as before, and the records are the same as with the
 general rule. The personality is a flag that today's kernels do nothing with (WHOLE_SECONDS).
+Personalities are a thread's own, so labs of both kinds can stand side by side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +35,7 @@ from tests.live.auditlog import AuditLog, LogEvent, audit_log, events_in, sort_o
 from tests.live.kin import Kin
 
 BACKENDS = ("nft", "legacy")
+KINDS = [(backend, bare) for bare in (False, True) for backend in BACKENDS]
 IMAGE = "busybox:lab"
 TOOLS = "tools:lab"
 """Two images: busybox alone; and the host's tcpdump, iptables, nft and ip with their libraries."""
@@ -92,6 +95,29 @@ class Judgement:
         return [found for found in self.findings if found["event"]["id"] == event.id]
 
 
+class Machine:
+    """What all labs of a run share: the audit log, and whose turn it is to write into it."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self.log = log
+        self.turn = threading.RLock()
+        self._bare_labs = 0
+
+    def add_bare_rule(self) -> None:
+        """Load the rule that takes the companions away, for one more lab."""
+        with self.turn:
+            if not self._bare_labs:
+                _run("auditctl", "-a", *_BARE_RULE)
+            self._bare_labs += 1
+
+    def remove_bare_rule(self) -> None:
+        """Take the rule away, when no other lab needs it."""
+        with self.turn:
+            self._bare_labs -= 1
+            if not self._bare_labs:
+                _run("auditctl", "-d", *_BARE_RULE, check=False)
+
+
 @dataclass
 class Stretch:
     """A part of the log, open until `end` is called on it."""
@@ -107,12 +133,13 @@ class Lab:
     "legacy"); bare: whether its processes' events come without SYSCALL and PROCTITLE.
     """
 
-    def __init__(self, directory: Path, backend: str, bare: bool, log: AuditLog, kin: Kin) -> None:
+    def __init__(self, directory: Path, backend: str, bare: bool, machine: Machine, kin: Kin) -> None:
         self.name = directory.name
         self.directory = directory
         self.backend = backend
         self.bare = bare
-        self.log = log
+        self.turn = machine.turn
+        self.log = machine.log
         self.kin = kin
         self.engine: subprocess.Popen[bytes] | None = None
         self.socket = directory / "docker.sock"
@@ -120,7 +147,6 @@ class Lab:
         self.tools = directory / "tools"
         self._devices = {"docker0"}
         self._monitor: subprocess.Popen[bytes] | None = None
-        self._others_before = kin.living()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -153,8 +179,10 @@ class Lab:
         """End and remove everything; raises at the end, naming what could not be removed."""
         with contextlib.suppress(Exception):
             self.stop_engine(with_containers=True)
+        if self._monitor is not None:
+            end(self._monitor)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            left = self.kin.living() - self._others_before
+            left = self.kin.living()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -166,7 +194,7 @@ class Lab:
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
         shutil.rmtree(self.directory, ignore_errors=True)
-        left_over = [str(pid) for pid in self.kin.living() - self._others_before]
+        left_over = [str(pid) for pid in self.kin.living()]
         left_over += [str(path) for path in (self.directory, Path("/run/netns", self.name)) if path.exists()]
         if left_over:
             raise RuntimeError(f"the lab {self.name} left behind: {', '.join(left_over)}")
@@ -415,47 +443,47 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
 
 
 @contextlib.contextmanager
-def machine() -> Iterator[tuple[AuditLog, Kin, Path]]:
-    """What all labs of a run share: the lock, the audit log, who is kin, and a directory.
-
-    Two suites at once would only wait for each other's audit settings, so the second waits here.
-    """
+def machine() -> Iterator[Machine]:
+    """The machine, for one suite: a second one waits here until the first has ended."""
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_LOCK.open("a"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         directory = Path(tempfile.mkdtemp(prefix="va-log-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        log = stack.enter_context(audit_log(directory / "audit"))
-        kin = stack.enter_context(Kin())
-        yield log, kin, directory
+        yield Machine(stack.enter_context(audit_log(directory / "audit")))
 
 
 @contextlib.contextmanager
-def lab(log: AuditLog, kin: Kin, backend: str, bare: bool = False) -> Iterator[Lab]:
-    """A lab, its engine not yet started; gone when the block ends."""
+def lab(shared: Machine, backend: str, bare: bool = False) -> Iterator[Lab]:
+    """A lab, its engine not yet started; gone when the block ends.
+
+    Whatever it is to start, this thread has to start.
+    """
     directory = Path(tempfile.gettempdir()) / f"va-{secrets.token_hex(2)}"
     directory.mkdir(mode=0o711)
     with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        kin = stack.enter_context(Kin())
         if bare:
-            stack.enter_context(_without_companions())
-        made = Lab(directory, backend, bare, log, kin)
+            stack.enter_context(_without_companions(shared))
+        made = Lab(directory, backend, bare, shared, kin)
         stack.callback(made.down)
         made.up()
         yield made
 
 
 @contextlib.contextmanager
-def _without_companions() -> Iterator[None]:
+def _without_companions(shared: Machine) -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     before = libc.personality(ctypes.c_ulong(0xFFFFFFFF))
-    _run("auditctl", "-a", *_BARE_RULE)
+    shared.add_bare_rule()
     try:
         if libc.personality(ctypes.c_ulong(before | _WHOLE_SECONDS)) < 0:
             raise OSError(ctypes.get_errno(), "personality")
         yield
     finally:
         libc.personality(ctypes.c_ulong(before))
-        subprocess.run(["auditctl", "-d", *_BARE_RULE], check=False, capture_output=True)
+        shared.remove_bare_rule()
 
 
 def _run(*command: str, check: bool = True, **options: Any) -> str:

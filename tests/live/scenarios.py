@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.live.auditlog import Line, LogEvent, proctitle
@@ -144,15 +144,26 @@ class Played:
 
 @contextmanager
 def played(scenario: Scenario, lab: Lab, patience: float = 5.0) -> Iterator[Played]:
-    """Have a scenario prepare and act; within the block its state stands, afterwards it is cleaned up."""
-    if scenario.needs_engine:
-        lab.ensure_engine()
-    with closing(scenario.steps(lab)) as steps:
-        next(steps)
-        with lab.stretch() as stretch:
-            expected = next(steps)
-        _await_events(lab, stretch, expected, patience)
+    """Have a scenario prepare and act; within the block its state stands, afterwards it is cleaned up.
+
+    Other labs do nothing meanwhile that writes into the log, but for the time within the block.
+    """
+    with ExitStack() as stack:
+        steps = scenario.steps(lab)
+        with lab.turn:
+            stack.callback(_clean_up, steps, lab)
+            if scenario.needs_engine:
+                lab.ensure_engine()
+            next(steps)
+            with lab.stretch() as stretch:
+                expected = next(steps)
+            _await_events(lab, stretch, expected, patience)
         yield Played(scenario, stretch.events, expected, stretch.foreign)
+
+
+def _clean_up(steps: Steps, lab: Lab) -> None:
+    with lab.turn:
+        steps.close()
 
 
 def _await_events(lab: Lab, stretch: Stretch, expected: Sequence[Expected], patience: float) -> None:

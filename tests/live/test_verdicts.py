@@ -3,30 +3,65 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.live.auditlog import LogEvent
-from tests.live.lab import BACKENDS, Judgement, Lab
+from tests.live.lab import KINDS, Judgement, Lab
+from tests.live.pool import Kind, Pool
 from tests.live.scenarios import SCENARIOS, Expected, Played, Scenario, played
 from tests.live.table import Row
 
-_LABS = [(backend, bare) for bare in (False, True) for backend in BACKENDS]
-_NAMES = [f"{backend}-{'bare' if bare else 'companions'}" for backend, bare in _LABS]
+_NAMES = [f"{backend}-{'bare' if bare else 'companions'}" for backend, bare in KINDS]
 
 
-@pytest.mark.parametrize("judging_lab", _LABS, ids=_NAMES, indirect=True, scope="session")
+@dataclass(frozen=True)
+class _Outcome:
+    rows: list[Row]
+    wrong: list[str]
+
+
+Outcomes = dict[tuple[Scenario, Kind], Future[_Outcome]]
+
+
+@pytest.fixture(scope="session")
+def outcomes(labs: Pool, request: pytest.FixtureRequest) -> Outcomes:
+    """What comes of each test that was chosen; begun at once, so that the labs work side by side."""
+    chosen = [each for each in map(_parameters, request.session.items) if "kind" in each]
+    return {
+        (each["scenario"], each["kind"]): labs.submit(each["kind"], partial(_outcome, each["scenario"]))
+        for each in chosen
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=_NAMES)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.slug for scenario in SCENARIOS])
-def test_verdicts(judging_lab: Lab, scenario: Scenario, rows: list[Row]) -> None:
+def test_verdicts(outcomes: Outcomes, scenario: Scenario, kind: Kind, rows: list[Row]) -> None:
     """The events are those that the scenario declares, and each is judged as it says."""
-    with played(scenario, judging_lab) as state:
+    outcome = outcomes[scenario, kind].result()
+    rows += outcome.rows
+    if outcome.wrong:
+        pytest.fail("\n".join(outcome.wrong), pytrace=False)
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    call = getattr(item, "callspec", None)
+    return call.params if call is not None else {}
+
+
+def _outcome(scenario: Scenario, lab: Lab) -> _Outcome:
+    with played(scenario, lab) as state:
         faults = state.faults()
-        assert not faults, "\n".join(faults)
-        judgement = judging_lab.judge(state.events)
-        wrong = check_run(state, judgement)
-        wrong += _judged_by_row(state, judgement, judging_lab, rows)
-    assert not wrong, "\n".join([*wrong, judgement.stderr])
+        if faults:
+            return _Outcome([], faults)
+        judgement = lab.judge(state.events)
+    rows: list[Row] = []
+    wrong = check_run(state, judgement) + _judged_by_row(state, judgement, lab, rows)
+    return _Outcome(rows, [*wrong, judgement.stderr] if wrong else [])
 
 
 def check_run(state: Played, judgement: Judgement) -> list[str]:
@@ -71,7 +106,7 @@ def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row
                 got,
                 not faults,
                 foreign,
-            )  # fmt: skip
+            )
         )
         foreign = 0
         wrong += faults
@@ -86,7 +121,7 @@ def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row
                 [],
                 judgement.status == 3,
                 foreign,
-            )  # fmt: skip
+            )
         )
     return wrong
 
