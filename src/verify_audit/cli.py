@@ -94,18 +94,25 @@ def verify(  # noqa: PLR0913 - each is an option
         str, typer.Option(metavar="ADDRESS", help="The engine's socket. DOCKER_HOST is not looked at.")
     ] = DEFAULT_DOCKER_HOST,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, max=600, help="How long to wait for each answer of the engine.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=600, help="How long to wait for each answer of the engine."
+        ),
     ] = 5.0,
     host: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Judge against a recorded host instead of this one.")
     ] = None,
     save_host: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Record what this host answered, for a ticket or for --host.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Record what this host answered, for a ticket or for --host."),
     ] = None,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Judge two sample records, an iptables SYSCALL and an ANOM_PROMISCUOUS.")
+        bool,
+        typer.Option("--demo", help="Judge two sample records, an iptables SYSCALL and an ANOM_PROMISCUOUS."),
     ] = False,
-    color: Annotated[Colour, typer.Option(help="Colour in the text report; NO_COLOR is heeded.")] = Colour.AUTO,
+    color: Annotated[
+        Colour, typer.Option(help="Colour in the text report; NO_COLOR is heeded.")
+    ] = Colour.AUTO,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Was it Docker? Confirms or refutes, from the live host, that Docker caused flagged audit events.
@@ -251,7 +258,8 @@ def _judge(events: list[Event], host: AskedOnce, losses: Losses) -> tuple[list[F
     summary = Summary(unparsed=losses.total, unobservable=unobservable(host))
     summary.count(findings)
     summary.examples = [
-        f"{sample.reason}: {sample.line[:120].decode('utf-8', 'backslashreplace')}" for sample in losses.samples
+        f"{sample.reason}: {sample.line[:120].decode('utf-8', 'backslashreplace')}"
+        for sample in losses.samples
     ]
     return findings, summary
 
@@ -268,9 +276,7 @@ def _save(path: Path, host: AskedOnce) -> None:
 # Output
 
 
-def _print(
-    findings: list[Finding], summary: Summary, form: Format, quiet: bool, colour: bool
-) -> None:
+def _print(findings: list[Finding], summary: Summary, form: Format, quiet: bool, colour: bool) -> None:
     if form is Format.JSONL:
         from verify_audit.reports import jsonl  # noqa: PLC0415
 

@@ -153,10 +153,11 @@ def parse_command(argv: Sequence[bytes], *, truncated: bool = False) -> Firewall
     text = " ".join(word or "!" for word in words[1:]).replace("! !", "!")
     if known[3] == "-save":
         return FirewallCommand(program, family, None, "list", truncated=truncated, text=text)
+    if known[3] == "-restore":
+        table = _restored(words[1:])
+        return FirewallCommand(program, family, table, "restore", truncated=truncated, text=text)
     reader = _Reader(words[1:], family, truncated)
     reader.read()
-    if known[3] == "-restore":
-        return FirewallCommand(program, family, reader.table, "restore", truncated=truncated, text=text)
     spec = reader.spec() if known[1] in ("iptables", "ip6tables") else None
     return FirewallCommand(
         program,
@@ -169,6 +170,14 @@ def parse_command(argv: Sequence[bytes], *, truncated: bool = False) -> Firewall
         reader.wait_position,
         text,
     )
+
+
+def _restored(words: list[str]) -> str | None:
+    """The one table that iptables-restore is to restore; its `-t` is for a test."""
+    for word, following in zip(words, words[1:], strict=False):
+        if word in ("-T", "--table"):
+            return following
+    return None
 
 
 def parse_rule(words: Sequence[str], family: str) -> RuleSpec:

@@ -213,7 +213,9 @@ class EngineApi:
 
         daemon_started_at: when its process started, None when that could not be found.
         """
-        api, now = self._api(), time.time()
+        # A time with a fraction goes as text, which the stubs do not know: whole seconds would wait for one to end.
+        api: Any = self._api()
+        now = time.time()
         answer = _ask(lambda: list(api.events(since=_FIRST_EVENT, until=f"{now:.6f}", decode=True)))
         return parse_history(_shaped(answer, list[_Event], "GET /events"), daemon_started_at, now)
 
@@ -229,7 +231,8 @@ class EngineApi:
 
         try:
             # No credentials, proxies or contexts of the user's: only this address.
-            client = docker.APIClient(base_url=self._docker_host, version=version, timeout=self._timeout)
+            connect: Any = docker.APIClient  # its stubs know of whole seconds only
+            client: APIClient = connect(base_url=self._docker_host, version=version, timeout=self._timeout)
         except (DockerException, ValueError) as error:
             raise EngineError(f"{self._docker_host} is not an address that can be asked: {error}") from error
         client.trust_env = False
@@ -291,7 +294,9 @@ def _negotiated(offered: str) -> str:
         raise EngineError("the engine names an API version that is none") from error
     version = min((major, minor), _NEWEST)
     if version < _OLDEST:
-        raise EngineError(f"API {offered} is older than {_OLDEST[0]}.{_OLDEST[1]}, the oldest that is understood")
+        raise EngineError(
+            f"API {offered} is older than {_OLDEST[0]}.{_OLDEST[1]}, the oldest that is understood"
+        )
     return f"{version[0]}.{version[1]}"
 
 
@@ -407,7 +412,9 @@ def _event(event: _Event) -> EngineEvent:
         at=event.nanoseconds / 1e9 if event.nanoseconds else float(event.time),
         type=event.type,
         action=event.action,
-        container_id=attributes.get("container", "") if on_network else actor.id * (event.type == "container"),
+        container_id=attributes.get("container", "")
+        if on_network
+        else actor.id * (event.type == "container"),
         container_name=attributes.get("name", "") if event.type == "container" else "",
         image=attributes.get("image", "") if event.type == "container" else "",
         network_id=actor.id if on_network else "",

@@ -74,7 +74,9 @@ class LiveHost:
         """The answer of the live host."""
         if question.topic in _ENGINE_TOPICS:
             return self._from_engine(question)
-        return cast(Observation[Fact], getattr(self, "_" + question.topic.replace("-", "_"))(question.subject))
+        return cast(
+            Observation[Fact], getattr(self, "_" + question.topic.replace("-", "_"))(question.subject)
+        )
 
     # The engine
 
@@ -164,9 +166,7 @@ class LiveHost:
 
     # The engine's network namespace
 
-    def _in_namespace(
-        self, source: str, query: str, look: Callable[[int], Answer]
-    ) -> Observation[Answer]:
+    def _in_namespace(self, source: str, query: str, look: Callable[[int], Answer]) -> Observation[Answer]:
         """What `look` finds in the engine's network namespace, which it is given the inode of."""
         daemon = self._from_engine(DAEMON)
         if isinstance(daemon, Observed):

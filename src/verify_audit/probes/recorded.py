@@ -86,7 +86,9 @@ def parse(text: str, name: str) -> RecordedHost:
         file = msgspec.convert(json.loads(text), _File)
         if file.schema != SCHEMA:
             raise RecordingError(f"{name} is a recorded host of form {file.schema!r}, not {SCHEMA!r}")
-        answers = {Question(answer.topic, answer.subject): _read(answer) for answer in file.answers}
+        answers: dict[Question[Any], Observation[Any]] = {
+            Question(answer.topic, answer.subject): _read(answer) for answer in file.answers
+        }
     except (ValueError, KeyError, RecursionError) as error:
         raise RecordingError(f"{name} is no recorded host: {error}") from error
     return RecordedHost(answers, file.recorded_at)
@@ -99,7 +101,11 @@ def _written(question: Question[Any], answer: Observation[Any]) -> _Answer:
     )
     match answer:
         case Observed():
-            written.outcome, written.fact, written.text = "observed", msgspec.to_builtins(answer.fact), answer.raw
+            written.outcome, written.fact, written.text = (
+                "observed",
+                msgspec.to_builtins(answer.fact),
+                answer.raw,
+            )
         case Absent():
             written.outcome, written.text = "absent", answer.detail
         case Unobservable():

@@ -102,7 +102,9 @@ def _group(group: Group) -> Iterator[Line]:
     finding, style = group.first, _STYLES[group.first.verdict]
     yield Line(f"{finding.verdict.value.upper()}  ", finding.headline, style)
     node = f" on {finding.event.node}" if finding.event.node else ""
-    yield Line("    ", f"event {finding.event.id}{node}, {clock(finding.event.time)}, rule {finding.rule}", "dim")
+    yield Line(
+        "    ", f"event {finding.event.id}{node}, {clock(finding.event.time)}, rule {finding.rule}", "dim"
+    )
     for warning in finding.warnings:
         yield Line("  ! ", warning, "yellow")
     number = 0
@@ -153,11 +155,17 @@ def _closing(summary: Summary) -> Iterator[Line]:
     )
     if summary.unparsed:
         plural = "" if summary.unparsed == 1 else "s"
-        yield Line("", f"{summary.unparsed} line{plural} of the log could not be read as audit records:", "yellow")
+        yield Line(
+            "", f"{summary.unparsed} line{plural} of the log could not be read as audit records:", "yellow"
+        )
         for example in summary.examples:
             yield Line("  ", example, "dim")
     for failure in summary.unobservable:
-        yield Line("could not look: ", f"{failure.provenance.source}, {failure.provenance.query}: {failure.reason}", "yellow")
+        yield Line(
+            "could not look: ",
+            f"{failure.provenance.source}, {failure.provenance.query}: {failure.reason}",
+            "yellow",
+        )
         if failure.remedy:
             yield Line("  next time: ", failure.remedy, "dim")
 

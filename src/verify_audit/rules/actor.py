@@ -83,7 +83,15 @@ class Actors:
         call = syscall(record) if record is not None else None
         if record is None or call is None:
             return Actor(Relation.UNRECORDED, Cause(CauseKind.UNKNOWN, "no actor was recorded"))
-        key = (call.pid, call.ppid, call.auid, call.ses, call.comm, call.exe, self._picture.ran_at(event.time))
+        key = (
+            call.pid,
+            call.ppid,
+            call.auid,
+            call.ses,
+            call.comm,
+            call.exe,
+            self._picture.ran_at(event.time),
+        )
         known = self._engines.get(key)
         if known is None:
             known = self._by_pid(event, from_log(event, record), call)
@@ -166,14 +174,24 @@ class Actors:
         if process.container_id is not None:
             ref = picture.container_ref(process.container_id)
             known = process.container_id in picture.container_by_id
-            where = f"container {ref.name or short(ref.id)}" if ref and known else f"a container ({short(process.container_id)})"
+            where = (
+                f"container {ref.name or short(ref.id)}"
+                if ref and known
+                else f"a container ({short(process.container_id)})"
+            )
             return self._other(
                 Relation.CONTAINER, call, seen, f"{name}, inside {where}", ref if known else None
             )
         if picture.descends_from_engine(process):
             return Actor(
                 Relation.ENGINES_CHILD,
-                Cause(CauseKind.DOCKER, "a helper process of the Docker engine", call.pid, _text(call.exe), call.auid),
+                Cause(
+                    CauseKind.DOCKER,
+                    "a helper process of the Docker engine",
+                    call.pid,
+                    _text(call.exe),
+                    call.auid,
+                ),
                 (
                     evidence(
                         Bearing.FOR,
@@ -187,12 +205,21 @@ class Actors:
                 call=call,
             )
         if picture.ran_at(event.time) is None:
-            return self._uncertain(event, call, f"{name} is alive, but which process the engine is could not be seen")
-        line = " <- ".join(f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)])
+            return self._uncertain(
+                event, call, f"{name} is alive, but which process the engine is could not be seen"
+            )
+        line = " <- ".join(
+            f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)]
+        )
         return self._other(Relation.OTHER, call, seen, name, None, f"{line}: no engine among them")
 
     def _gone(
-        self, event: Event, recorded: Provenance, call: Syscall, engine_acts_itself: bool, own: Observation[Process]
+        self,
+        event: Event,
+        recorded: Provenance,
+        call: Syscall,
+        engine_acts_itself: bool,
+        own: Observation[Process],
     ) -> Actor:
         picture = self._picture
         name = _named(call)
@@ -252,12 +279,18 @@ class Actors:
 
     def _uncertain(self, event: Event, call: Syscall, reason: str) -> Actor:
         record = event.first("SYSCALL")
-        source = from_log(event, record) if record is not None else Provenance("audit log", event.id, event.time)
+        source = (
+            from_log(event, record) if record is not None else Provenance("audit log", event.id, event.time)
+        )
         return Actor(
             Relation.UNCERTAIN,
             Cause(CauseKind.UNKNOWN, _named(call), call.pid, _text(call.exe), call.auid),
             (neutral(Step.ACTOR, reason, source),),
-            (Missing("what the process that acted was", reason, "judge sooner, while it or its parent lives"),),
+            (
+                Missing(
+                    "what the process that acted was", reason, "judge sooner, while it or its parent lives"
+                ),
+            ),
             call,
         )
 

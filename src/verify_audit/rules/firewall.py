@@ -59,9 +59,7 @@ class _Change:
     @property
     def places(self) -> list[tuple[str, str]]:
         """Family and table of each record, or of the command where there is no record."""
-        found = [
-            (FAMILIES.get(each.family, str(each.family)), _text(each.table)) for each in self.records
-        ]
+        found = [(FAMILIES.get(each.family, str(each.family)), _text(each.table)) for each in self.records]
         if not found and self.command is not None and self.command.family and self.command.table:
             found = [(self.command.family, self.command.table)]
         return list(dict.fromkeys(found))
@@ -151,10 +149,9 @@ class FirewallRule(Rule):
                     source,
                     f"nft list table {family} {table}",
                 )
-        if case.actor.call is not None and case.actor.call.success is False:
-            record = case.event.first("SYSCALL")
-            if record is not None:
-                case.notes(Step.FIREWALL, "the call failed, so nothing was changed", from_log(case.event, record))
+        call = case.event.first("SYSCALL")
+        if call is not None and case.actor.call is not None and case.actor.call.success is False:
+            case.notes(Step.FIREWALL, "the call failed, so nothing was changed", from_log(case.event, call))
 
     # With a recorded actor
 
@@ -455,7 +452,9 @@ class FirewallRule(Rule):
             case.container = container
 
     def _headline(self, case: Case, verdict: Verdict, cause: Cause, change: _Change) -> str:
-        what = change.subject.command or (f"table {change.subject.table}" if change.subject.table else "x_tables")
+        what = change.subject.command or (
+            f"table {change.subject.table}" if change.subject.table else "x_tables"
+        )
         whose = ""
         if case.container is not None and verdict is Verdict.CONFIRMED:
             whose = f" for container {case.container.name or short(case.container.id)}"
@@ -474,7 +473,19 @@ class FirewallRule(Rule):
 _DNS_CHAINS = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING")
 _DNS = "containers on user-defined networks ask Docker's own name server"
 _CHANGES = frozenset(
-    ("connect", "disconnect", "create", "destroy", "start", "die", "stop", "kill", "restart", "remove", "update")
+    (
+        "connect",
+        "disconnect",
+        "create",
+        "destroy",
+        "start",
+        "die",
+        "stop",
+        "kill",
+        "restart",
+        "remove",
+        "update",
+    )
 )
 
 
@@ -493,7 +504,9 @@ def _holds(firewall: Firewall, change: _Change, command: FirewallCommand) -> boo
 
 def _read(event: Event) -> _Change:
     records = tuple(
-        change for record in event.of_type("NETFILTER_CFG") if (change := decode.netfilter(record)) is not None
+        change
+        for record in event.of_type("NETFILTER_CFG")
+        if (change := decode.netfilter(record)) is not None
     )
     command = decode.command(event)
     parsed = parse_command(command.argv, truncated=command.truncated) if command is not None else None

@@ -55,11 +55,7 @@ class Layout:
     def expected(self) -> tuple[ExpectedRule, ...]:
         """What this engine sets up for its networks and containers; empty when they are not known."""
         networks, containers = self._networks, self._containers
-        if (
-            self.version is None
-            or not isinstance(networks, Observed)
-            or not isinstance(containers, Observed)
-        ):
+        if self.version is None or not isinstance(networks, Observed) or not isinstance(containers, Observed):
             return ()
         return expected_rules(self.version, networks.fact, containers.fact, firewall=self._backend)
 
@@ -119,9 +115,7 @@ class Layout:
         """The same inside a container's namespace."""
         return self._explain(command, self.expected_in_containers)
 
-    def _explain(
-        self, command: FirewallCommand, expected: tuple[ExpectedRule, ...]
-    ) -> ExpectedRule | None:
+    def _explain(self, command: FirewallCommand, expected: tuple[ExpectedRule, ...]) -> ExpectedRule | None:
         if command.spec is None or command.chain is None or command.family is None:
             return None
         key = (id(expected), command.family, command.table, command.chain, command.spec)
@@ -140,9 +134,7 @@ class Layout:
         if self.attribution is None:
             return []
         rules = [
-            str(rule)
-            for rule in self.attribution.unexplained
-            if (rule.family, rule.table) == (family, table)
+            str(rule) for rule in self.attribution.unexplained if (rule.family, rule.table) == (family, table)
         ]
         chains = [
             f"chain {chain.name} of table {chain.table}"

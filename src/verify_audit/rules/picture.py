@@ -147,7 +147,9 @@ class Picture:
     @cached_property
     def container_by_id(self) -> dict[str, Container]:
         """Containers by their full id."""
-        return {each.id: each for each in self.containers.fact} if isinstance(self.containers, Observed) else {}
+        return (
+            {each.id: each for each in self.containers.fact} if isinstance(self.containers, Observed) else {}
+        )
 
     @cached_property
     def network_by_id(self) -> dict[str, Network]:
@@ -252,17 +254,27 @@ class Picture:
         nsid, ifindex = link.fact.peer_nsid, link.fact.peer_ifindex
         if link.fact.kind != "veth" or ifindex is None:
             return Place(
-                Standing.ODD_END, link, f"it is a {link.fact.kind or 'physical'} device, no veth", bridge, network
+                Standing.ODD_END,
+                link,
+                f"it is a {link.fact.kind or 'physical'} device, no veth",
+                bridge,
+                network,
             )
         if nsid is None:
             return Place(
-                Standing.ODD_END, link, "its other end is in the engine's own network namespace", bridge, network
+                Standing.ODD_END,
+                link,
+                "its other end is in the engine's own network namespace",
+                bridge,
+                network,
             )
         peer = self.host.ask(ask.peer(nsid, ifindex))
         if not isinstance(peer, Observed):
             unseen = peer if isinstance(peer, Unobservable) else None
             standing = Standing.UNSEEN if unseen else Standing.GONE
-            return Place(standing, link, "its other end could not be seen", bridge, network, peer, unseen=unseen)
+            return Place(
+                standing, link, "its other end could not be seen", bridge, network, peer, unseen=unseen
+            )
         for container, endpoint in self._endpoints_by_mac.get(peer.fact.mac, ()):
             if endpoint.network_id != network.id:
                 continue

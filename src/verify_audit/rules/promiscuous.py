@@ -74,7 +74,9 @@ class PromiscuousRule(Rule):
         for record in event.of_type("ANOM_PROMISCUOUS"):
             change = promiscuous(record)
             if change is None:
-                case.lacks("the device", "the record is cut or of no known form", "look at the log file itself")
+                case.lacks(
+                    "the device", "the record is cut or of no known form", "look at the log file itself"
+                )
                 continue
             device = change.device.decode("utf-8", "surrogateescape")
             names.append(device)
@@ -133,7 +135,10 @@ class PromiscuousRule(Rule):
             )
         elif place.standing is Standing.DOCKER_BRIDGE and place.network:
             case.notes(
-                Step.DEVICE, f"{device} is the bridge of Docker network {place.network.name} itself", link, by_hand
+                Step.DEVICE,
+                f"{device} is the bridge of Docker network {place.network.name} itself",
+                link,
+                by_hand,
             )
         else:
             case.notes(Step.DEVICE, f"{device} is there: {place.reason}", place.bridge or link, by_hand)
@@ -280,9 +285,7 @@ class PromiscuousRule(Rule):
             "bridge link; docker network inspect",
         )
 
-    def _not_attached(
-        self, case: Case, place: Place, device: str, connects: list[EngineEvent]
-    ) -> None:
+    def _not_attached(self, case: Case, place: Place, device: str, connects: list[EngineEvent]) -> None:
         """The device is there and stands on no Docker bridge."""
         link = place.link
         if not isinstance(link, Observed):
@@ -292,7 +295,9 @@ class PromiscuousRule(Rule):
             self._only_times(case, connects, device, "connected", "to")
         elif place.standing is Standing.OTHER_BRIDGE and not connects:
             case.disproves(
-                Step.DEVICE, f"{place.reason}, and every port of a bridge is promiscuous", place.bridge or link
+                Step.DEVICE,
+                f"{place.reason}, and every port of a bridge is promiscuous",
+                place.bridge or link,
             )
         elif link.fact.asked_promiscuous:
             case.disproves(
@@ -310,7 +315,9 @@ class PromiscuousRule(Rule):
             )
         else:
             case.doubts(
-                Step.DEVICE, f"{device} is on no Docker bridge, and the engine never makes it promiscuous", link
+                Step.DEVICE,
+                f"{device} is on no Docker bridge, and the engine never makes it promiscuous",
+                link,
             )
             if not link.fact.promiscuity:
                 case.lacks(
@@ -367,9 +374,13 @@ class PromiscuousRule(Rule):
             self._only_times(case, leaves, device, "disconnected", "from")
         elif not case.actor.is_docker:
             case.doubts(
-                Step.DEVICE, f"{device} is still there: the engine takes a device off by deleting it", place.link
+                Step.DEVICE,
+                f"{device} is still there: the engine takes a device off by deleting it",
+                place.link,
             )
-            case.lacks("who had made it promiscuous", "it has ended or undone it", f"{_SOONER}; or {SYSCALL_REMEDY}")
+            case.lacks(
+                "who had made it promiscuous", "it has ended or undone it", f"{_SOONER}; or {SYSCALL_REMEDY}"
+            )
 
     # Times
 
@@ -421,7 +432,9 @@ class PromiscuousRule(Rule):
                 _SOONER,
             )
         if not case.actor.is_docker and isinstance(picture.place(device).link, Unobservable) is False:
-            case.lacks(f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}")
+            case.lacks(
+                f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}"
+            )
 
     def _claim(self, explanation: EngineEvent, event: Event, device: str) -> bool:
         """Whether this record may have that event of the engine's for itself: each explains one."""
@@ -482,10 +495,10 @@ class PromiscuousRule(Rule):
                     from_log(case.event, record),
                 )
 
-    def _headline(
-        self, case: Case, verdict: Verdict, cause: Cause, devices: str, enters: bool
-    ) -> str:
-        container = f" for container {case.container.name or short(case.container.id)}" if case.container else ""
+    def _headline(self, case: Case, verdict: Verdict, cause: Cause, devices: str, enters: bool) -> str:
+        container = (
+            f" for container {case.container.name or short(case.container.id)}" if case.container else ""
+        )
         image = f" ({case.container.image})" if case.container and case.container.image else ""
         network = f" of network {case.network.name}" if case.network else ""
         bridge = f" {case.network.bridge}" if case.network and case.network.bridge else ""
