@@ -90,9 +90,10 @@ def test_20_10_to_the_letter(name: str) -> None:
 
 
 def test_a_stopped_container_has_no_rules() -> None:
-    assert expected_rules("20.10", [network()], [container(running=False)]) == expected_rules(
-        "20.10", [network()], []
-    )
+    stopped = container(PublishedPort("tcp", 80, ANY, 8080), running=False)
+    assert expected_rules("28.5", [network()], [stopped]) == expected_rules("28.5", [network()], [])
+    started = container(PublishedPort("tcp", 80, ANY, 8080))
+    assert len(expected_rules("28.5", [network()], [started])) > len(expected_rules("28.5", [network()], []))
 
 
 def test_20_10_a_published_port() -> None:
@@ -279,6 +280,14 @@ def test_swarm_may_publish_any_port_but_only_to_its_own_bridge() -> None:
         False,
     ]
     assert not any(rule.chain == "DOCKER-INGRESS" for rule in expected_rules("20.10", [network()], []))
+
+
+def test_swarm_drops_what_goes_straight_to_one_of_its_endpoints_and_no_more() -> None:
+    rules = expected_rules("28.5", [network("docker_gwbridge", "docker_gwbridge")], [])
+    raw = [rule for rule in rules if rule.table == "raw" and rule.family == "ip"]
+    for destination, known in (("172.30.1.7", True), ("172.30.1.0/25", False), ("10.0.0.1", False)):
+        spec = parsed(f"-d {destination} ! -i docker_gwbridge -j DROP")
+        assert any(rule.matches(spec) for rule in raw) is known
 
 
 def test_the_nftables_backend_of_29_to_the_letter() -> None:

@@ -12,7 +12,7 @@ from tests.firewall_samples import replies, sample, words
 from verify_audit.host.firewall import Backend, Firewall, Match, RuleSpec
 from verify_audit.probes import nft
 from verify_audit.probes.netlink import NetlinkError
-from verify_audit.probes.nft_expressions import decode
+from verify_audit.probes.nft_expressions import attributes, decode
 
 DOCKER = ["docker-20.10", "docker-20.10-ipv6-no-proxy", "container-20.10"]
 
@@ -97,6 +97,11 @@ def test_a_cut_reply_is_never_taken_for_a_shorter_rule(cut: int) -> None:
     message = struct.pack("=I", len(message)) + message[4:]
     with pytest.raises(NetlinkError):
         nft.parse(replace(whole, rules=(message,)))
+
+
+def test_an_attribute_that_is_longer_than_what_is_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="attribute 1 of 12 bytes"):
+        list(attributes(struct.pack("=HH", 12, 1) + b"abc\0"))
 
 
 def attribute(kind: int, value: bytes) -> bytes:

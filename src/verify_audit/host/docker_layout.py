@@ -12,7 +12,7 @@ v24.0.9, v26.1.5, v27.0.3, v27.5.1, v28.0.0, v28.0.1, v28.1.1, v28.2.2, v28.5.2,
 - iptables/iptables.go: ProgramChain, Forward (per port, up to 26); drivers/bridge/port_mapping_linux.go
 - firewall_linux.go: DOCKER-USER; service_linux.go: DOCKER-INGRESS; resolver_unix.go: DNS in the container
 - drivers/bridge/internal/nftabler/*.go: the nftables backend of 29
-Not covered: --link, the marks of encrypted overlay networks, and load balancing in Swarm's own sandboxes.
+Not covered: --link, the two rules of 28.0.0 on ipsets, the marks of encrypted overlay networks, and load balancing in Swarm's own sandboxes.
 """
 
 from __future__ import annotations
@@ -431,9 +431,11 @@ class _IptablesLayout(_Layout):
         elif self._at < _FORWARD_CHAIN:
             name = f"docker-ext-bridges-v{'6' if family == 'ip6' else '4'}"
             matched = f"-m set --match-set {name} dst"
-            yield rule(forward, f"{matched} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+            # The kernel has the set by number, not by name: these two are there, and not recognised.
+            related = "-m conntrack --ctstate RELATED,ESTABLISHED"
+            yield rule(forward, f"{matched} {related} -j ACCEPT", required=False)
             yield rule(forward, "-j DOCKER-ISOLATION-STAGE-1")
-            yield rule(forward, f"{matched} -j DOCKER")
+            yield rule(forward, f"{matched} -j DOCKER", required=False)
         else:
             yield rule(forward, "-j DOCKER-FORWARD")
             isolation = "DOCKER-INTERNAL" if self._at >= _V29 else "DOCKER-ISOLATION-STAGE-1"

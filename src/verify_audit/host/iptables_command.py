@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from verify_audit.host.firewall import (
@@ -174,7 +175,7 @@ def parse_command(argv: Sequence[bytes], *, truncated: bool = False) -> Firewall
 
 def _restored(words: list[str]) -> str | None:
     """The one table that iptables-restore is to restore; its `-t` is for a test."""
-    for word, following in zip(words, words[1:], strict=False):
+    for word, following in pairwise(words):
         if word in ("-T", "--table"):
             return following
     return None
