@@ -152,6 +152,14 @@ def test_an_unknown_expression_is_opaque() -> None:
     assert decode("ip", expression("__class__") + DROP, b"").opaque
 
 
+@pytest.mark.parametrize(("size", "known"), [(12, True), (16, True), (8, False), (24, False)])
+def test_a_structure_of_another_size_is_another_structure(size: int, known: bool) -> None:
+    info = struct.pack("=IIB", 1, 0xFF, 0).ljust(24, b"\0")[:size]
+    match = expression("match", attribute(1, b"mark\0"), attribute(2, number(1)), attribute(3, info))
+    spec = decode("ip", match + DROP, b"")
+    assert (spec.mark, bool(spec.opaque)) == ((Match("0x1/0xff"), False) if known else (None, True))
+
+
 def test_ports_without_a_protocol_are_opaque() -> None:
     load = expression(
         "payload", *(attribute(kind, number(value)) for kind, value in ((1, 1), (2, 2), (3, 2), (4, 2)))

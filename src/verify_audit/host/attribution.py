@@ -94,7 +94,11 @@ def explain_spec(
     spec: RuleSpec, family: str, table: str, chain: str, expected: Iterable[ExpectedRule]
 ) -> ExpectedRule | None:
     """The expected rule that a command from the log adds, checks or deletes; None when it is none of them."""
-    return _Index(expected).find(family, table, chain, spec)
+    place = (family, table, chain)
+    return next(
+        (rule for rule in expected if (rule.family, rule.table, rule.chain) == place and rule.matches(spec)),
+        None,
+    )
 
 
 def _concerns_docker(version: str, rule: FirewallRule) -> bool:

@@ -12,7 +12,8 @@ v24.0.9, v26.1.5, v27.0.3, v27.5.1, v28.0.0, v28.0.1, v28.1.1, v28.2.2, v28.5.2,
 - iptables/iptables.go: ProgramChain, Forward (per port, up to 26); drivers/bridge/port_mapping_linux.go
 - firewall_linux.go: DOCKER-USER; service_linux.go: DOCKER-INGRESS; resolver_unix.go: DNS in the container
 - drivers/bridge/internal/nftabler/*.go: the nftables backend of 29
-Not covered: --link, the two rules of 28.0.0 on ipsets, the marks of encrypted overlay networks, and load balancing in Swarm's own sandboxes.
+Not covered: --link, the two rules of 28.0.0 on ipsets, the marks of encrypted overlay networks, and load
+balancing in Swarm's own sandboxes.
 """
 
 from __future__ import annotations
