@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
@@ -127,17 +127,18 @@ def verify(  # noqa: PLR0913 - each is an option
         raise typer.BadParameter("--demo brings its own records: name no log beside it")
     window, wanted = _selection(since, until, event)
     losses = Losses()
-    events = [
-        each
-        for each in read_events(_chunks(["demo"] if demo else logs or [], demo=demo), losses)
-        if each.time in window and (wanted is None or each.event_id == wanted)
-    ]
-    answering = _host(host, docker_host, timeout, events)
-    findings, summary = _judge(events, answering, losses)
+
+    def asked_for(each: Event) -> bool:
+        return each.time in window and (wanted is None or each.event_id == wanted)
+
+    events = list(read_events(_chunks(logs or [], demo=demo), losses))
+    chosen = [each for each in events if asked_for(each)]
+    answering = _host(host, docker_host, timeout, chosen)
+    findings, summary = _judge(events, asked_for if chosen else None, answering, losses)
     if save_host is not None:
         _save(save_host, answering)
     _print(findings, summary, format, quiet, _coloured(color))
-    if not events:
+    if not chosen:
         _say(_nothing(losses, wanted))
     raise typer.Exit(summary.exit_status)
 
@@ -250,11 +251,14 @@ def _let_settle(events: list[Event]) -> None:
         time.sleep(SETTLING - age)
 
 
-def _judge(events: list[Event], host: AskedOnce, losses: Losses) -> tuple[list[Finding], Summary]:
+def _judge(
+    events: list[Event], asked_for: Callable[[Event], bool] | None, host: AskedOnce, losses: Losses
+) -> tuple[list[Finding], Summary]:
+    """asked_for: which of the events; None when it is none of them, and the host need not be asked."""
     from verify_audit.investigate import investigate, unobservable  # noqa: PLC0415
     from verify_audit.reports.summary import Summary  # noqa: PLC0415
 
-    findings = list(investigate(events, host))
+    findings = list(investigate(events, host, asked_for)) if asked_for is not None else []
     summary = Summary(unparsed=losses.total, unobservable=unobservable(host))
     summary.count(findings)
     summary.examples = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Missing
@@ -20,17 +20,24 @@ SETTLING = 2.5
 follow within 1.7 s when many containers start at once."""
 
 
-def investigate(events: Sequence[Event], host: Host) -> Iterator[Finding]:
-    """A finding for each event and each rule that it concerns, in the order of the events."""
+def investigate(
+    events: Sequence[Event], host: Host, wanted: Callable[[Event], bool] = lambda _: True
+) -> Iterator[Finding]:
+    """A finding for each wanted event and each rule that it concerns, in the order of the events.
+
+    The others are only looked at for what they tell of the wanted ones.
+    """
     picture = Picture(host)
     actors = Actors(picture)
     rules = [rule(picture, actors) for rule in RULES]
+    local = [event for event in events if event.node is None or _is_here(event.node, host)]
     for rule in rules:
-        rule.survey([event for event in events if rule.applies(event)])
-    for event in events:
+        rule.survey([event for event in local if rule.applies(event)])
+    for event in filter(wanted, events):
         for rule in rules:
             if rule.applies(event):
-                yield _foreign(event, rule.name, host) or rule.judge(event)
+                here = event.node is None or _is_here(event.node, host)
+                yield rule.judge(event) if here else _foreign(event, rule.name, host)
 
 
 def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
@@ -39,14 +46,16 @@ def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
     return list({(failure.provenance.source, failure.reason): failure for failure in failures}.values())
 
 
-def _foreign(event: Event, rule: str, host: Host) -> Finding | None:
-    """The finding for a record of another machine, about which this host can say nothing."""
-    if event.node is None:
-        return None
+def _is_here(node: str, host: Host) -> bool:
+    """Whether a record's node is this host, by the first label of its name."""
     boot = host.ask(ask.BOOT)
-    if isinstance(boot, Observed) and boot.fact.hostname.partition(".")[0] == event.node.partition(".")[0]:
-        return None
-    here = boot.fact.hostname if isinstance(boot, Observed) else "this host"
+    return isinstance(boot, Observed) and boot.fact.hostname.partition(".")[0] == node.partition(".")[0]
+
+
+def _foreign(event: Event, rule: str, host: Host) -> Finding:
+    """The finding for a record of another machine, about which this host can say nothing."""
+    boot = host.ask(ask.BOOT)
+    here = boot.fact.hostname if isinstance(boot, Observed) else "not known by name"
     why = f"the record is of node {event.node}, and this host is {here}"
     return Finding(
         event=event,

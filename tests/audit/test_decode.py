@@ -547,7 +547,8 @@ def test_the_command_from_proctitle() -> None:
     [
         (b'proctitle="dockerd"', Command((b"dockerd",), "PROCTITLE", False)),
         (b"proctitle=612D00002D62", Command((b"a-", b"", b"-b"), "PROCTITLE", False)),
-        (b"proctitle=" + b"61" * 126, Command((b"a" * 126,), "PROCTITLE", False)),
+        (b"proctitle=" + b"61" * 125, Command((b"a" * 125,), "PROCTITLE", False)),
+        (b"proctitle=" + b"61" * 126, Command((b"a" * 126,), "PROCTITLE", True)),
         (b"proctitle=" + b"61" * 127, Command((b"a" * 127,), "PROCTITLE", True)),
         (b"proctitle=" + b"61" * 128, Command((b"a" * 128,), "PROCTITLE", True)),
         (b'proctitle="' + b"a" * 128 + b'"', Command((b"a" * 128,), "PROCTITLE", True)),

@@ -365,8 +365,9 @@ def _execve(records: tuple[Record, ...]) -> Command | None:
     return Command(tuple(argv), "EXECVE", truncated) if argv else None
 
 
-# MAX_PROCTITLE_AUDIT_LEN is 128, and NULs at the end are trimmed, so 127 can be a cut one too.
-_PROCTITLE_CUT = 127
+# MAX_PROCTITLE_AUDIT_LEN is 128 with its last NUL, and NULs at the end are trimmed: one cut right after
+# an argument that iptables blanked has 126.
+_PROCTITLE_CUT = 126
 _IS_TEXT = re.compile(_TEXT + rb" *\Z")
 
 

@@ -246,6 +246,19 @@ def expected_container_rules(version: str, *, firewall: str = "iptables") -> tup
     return tuple(rules)
 
 
+def jumps_put_back(version: str, operation: str) -> int | None:
+    """How many jumps of FORWARD an operation takes out and puts back, to have them first again.
+
+    operation: "network create" or "start" (the first on a host). None where it has not been counted on a
+    live engine of that time.
+    """
+    if not (20, 10, 0) <= parse_version(version) < (21, 0, 0):
+        return None
+    # network create: DOCKER-ISOLATION-STAGE-1 and DOCKER-USER; start: DOCKER-USER, once for itself and once
+    # for the default network (seen on 20.10.24).
+    return 2
+
+
 def _each_once(rules: Iterable[ExpectedRule]) -> tuple[ExpectedRule, ...]:
     """Docker asks `-C` before it adds: a rule that two things need is there once."""
     found: dict[tuple[str, str, str, RuleSpec, tuple[str, ...]], ExpectedRule] = {}

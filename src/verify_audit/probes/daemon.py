@@ -18,7 +18,7 @@ from typing import Any
 from verify_audit.host.facts import Daemon
 from verify_audit.probes.netlink import NETLINK_SOCK_DIAG, NLM_F_DUMP, NetlinkError, request
 from verify_audit.probes.processes import holders, read_process
-from verify_audit.probes.pyroute2_parts import part
+from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
 _SOCK_DIAG_BY_FAMILY = 20
 _SHOW_NAME = 0x1
@@ -87,7 +87,8 @@ def peer_inode(inode: int) -> int:
 
 def parse_peer(reply: bytes) -> int:
     """The peer's inode in a reply of UNIX sock_diag, 0 when it names none."""
-    return int(_decoded(reply).get_attr("UNIX_DIAG_PEER") or 0)
+    with reading("the kernel's reply on a UNIX socket"):
+        return int(_decoded(reply).get_attr("UNIX_DIAG_PEER") or 0)
 
 
 def _listeners(path: str, named: int) -> list[int]:
@@ -103,9 +104,10 @@ def _listeners(path: str, named: int) -> list[int]:
 
 def parse_listener(reply: bytes) -> tuple[int, int]:
     """Inode of a listening socket, and inode of the file that it is bound to (0 when to none)."""
-    message = _decoded(reply)
-    vfs = message.get_attr("UNIX_DIAG_VFS")
-    return int(message["udiag_ino"]), int(vfs["udiag_vfs_ino"]) if vfs is not None else 0
+    with reading("the kernel's reply on a UNIX socket"):
+        message = _decoded(reply)
+        vfs = message.get_attr("UNIX_DIAG_VFS")
+        return int(message["udiag_ino"]), int(vfs["udiag_vfs_ino"]) if vfs is not None else 0
 
 
 def _diag_request(inode: int, show: int, states: int = _ALL_STATES) -> bytes:
@@ -135,9 +137,4 @@ def _decoded(reply: bytes) -> Any:
         )
         vfs = Vfs
 
-    try:
-        message = Message(reply)
-        message.decode()
-    except (struct.error, ValueError, TypeError, KeyError, IndexError) as error:
-        raise NetlinkError(0, f"a reply of sock_diag cannot be read: {error}") from error
-    return message
+    return decoded(Message, reply)

@@ -9,11 +9,10 @@ References: rtnetlink(7); include/uapi/linux/if_link.h; net/core/rtnetlink.c.
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from verify_audit.host.facts import Link, Peer
 from verify_audit.probes.netlink import NETLINK_ROUTE, NetlinkError, attributes, request
-from verify_audit.probes.pyroute2_parts import part
+from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
 RTM_GETLINK = 18
 RTM_GETNSID = 90
@@ -54,47 +53,43 @@ def read_nsid(pid: int) -> bytes:
 
 
 def parse_nsid(reply: bytes) -> int | None:
-    """The namespace id, None when the kernel has given it none here (the two never were linked)."""
-    message = part("netlink.rtnl.nsidmsg").nsidmsg(reply)
-    message.decode()
-    nsid = message.get_attr("NETNSA_NSID")
-    return None if nsid is None or nsid == 0xFFFFFFFF else int(nsid)
+    """The namespace id, None when the kernel has given it none here (the two never were linked).
+
+    Raises NetlinkError when the reply says neither.
+    """
+    with reading("the kernel's reply on a network namespace"):
+        nsid = decoded(part("netlink.rtnl.nsidmsg").nsidmsg, reply).get_attr("NETNSA_NSID")
+    if nsid is None:
+        raise NetlinkError(0, "the kernel's reply on a network namespace has no id")
+    return None if nsid in (_NOT_ASSIGNED, 0xFFFFFFFF) else int(nsid)
 
 
 def parse_link(reply: bytes, netns: int) -> Link:
     """The interface that a reply describes. Raises NetlinkError when it describes none."""
-    message = _decoded(reply)
-    details = message.get_attr("IFLA_LINKINFO")
-    nsid = message.get_attr("IFLA_LINK_NETNSID")
-    return Link(
-        netns=netns,
-        ifindex=int(message["index"]),
-        name=_name(reply),
-        kind=str(details.get_attr("IFLA_INFO_KIND") or "") if details else "",
-        mac=str(message.get_attr("IFLA_ADDRESS") or "").lower(),
-        master=message.get_attr("IFLA_MASTER"),
-        slave_kind=str(details.get_attr("IFLA_INFO_SLAVE_KIND") or "") if details else "",
-        peer_ifindex=message.get_attr("IFLA_LINK"),
-        peer_nsid=None if nsid is None or nsid == _NOT_ASSIGNED else int(nsid),
-        promiscuity=int(message.get_attr("IFLA_PROMISCUITY") or 0),
-        asked_promiscuous=bool(int(message["flags"]) & _IFF_PROMISC),
-        up=bool(int(message["flags"]) & _IFF_UP),
-    )
+    with reading("the kernel's reply on an interface"):
+        message = decoded(part("netlink.rtnl.ifinfmsg").ifinfmsg, reply)
+        details = message.get_attr("IFLA_LINKINFO")
+        nsid = message.get_attr("IFLA_LINK_NETNSID")
+        return Link(
+            netns=netns,
+            ifindex=int(message["index"]),
+            name=_name(reply),
+            kind=str(details.get_attr("IFLA_INFO_KIND") or "") if details else "",
+            mac=str(message.get_attr("IFLA_ADDRESS") or "").lower(),
+            master=message.get_attr("IFLA_MASTER"),
+            slave_kind=str(details.get_attr("IFLA_INFO_SLAVE_KIND") or "") if details else "",
+            peer_ifindex=message.get_attr("IFLA_LINK"),
+            peer_nsid=None if nsid is None or nsid == _NOT_ASSIGNED else int(nsid),
+            promiscuity=int(message.get_attr("IFLA_PROMISCUITY") or 0),
+            asked_promiscuous=bool(int(message["flags"]) & _IFF_PROMISC),
+            up=bool(int(message["flags"]) & _IFF_UP),
+        )
 
 
 def parse_peer(reply: bytes, nsid: int) -> Peer:
     """The same for an interface in another namespace."""
     link = parse_link(reply, 0)
     return Peer(nsid, link.ifindex, link.name, link.mac)
-
-
-def _decoded(reply: bytes) -> Any:
-    try:
-        message = part("netlink.rtnl.ifinfmsg").ifinfmsg(reply)
-        message.decode()
-    except (struct.error, ValueError, TypeError, KeyError, IndexError) as error:
-        raise NetlinkError(0, f"the kernel's reply on an interface cannot be read: {error}") from error
-    return message
 
 
 def _name(reply: bytes) -> str:

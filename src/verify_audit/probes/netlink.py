@@ -28,6 +28,7 @@ _ERROR = 2
 _DONE = 3
 _DUMP_INTERRUPTED = 0x10
 _RECEIVE = 1 << 20
+_KERNEL = 0
 
 
 class NetlinkError(Exception):
@@ -78,16 +79,23 @@ def _request_once(protocol: int, kind: int, flags: int, body: bytes, timeout: fl
                     raise NetlinkError(0, f"the kernel did not finish its answer in {timeout:g} s")
                 channel.settimeout(left)
                 finished = False
-                for message, message_kind in messages(channel.recv(_RECEIVE)):
+                datagram, sender = channel.recvfrom(_RECEIVE)
+                if sender[0] != _KERNEL:
+                    continue  # another process may send here too, and what it says is not the kernel's word
+                for message, message_kind in messages(datagram):
                     finished = _take(message, message_kind, replies)
                     if finished:
                         break
-                if finished or (replies and not flags & NLM_F_DUMP):
+                if replies and not flags & NLM_F_DUMP:
+                    return replies
+                if finished:
+                    if not flags & NLM_F_DUMP:
+                        raise NetlinkError(0, "the kernel's answer is empty")
                     return replies
     except TimeoutError as error:
         raise NetlinkError(0, f"the kernel did not answer in {timeout:g} s") from error
     except OSError as error:
-        raise NetlinkError(error.errno or 0, os.strerror(error.errno or 0)) from error
+        raise NetlinkError(error.errno or 0, error.strerror or str(error)) from error
 
 
 def _take(message: bytes, kind: int, replies: list[bytes]) -> bool:
@@ -97,7 +105,7 @@ def _take(message: bytes, kind: int, replies: list[bytes]) -> bool:
     if kind in (_ERROR, _DONE):
         code = -struct.unpack_from("=i", message, _HEADER.size)[0] if len(message) >= _HEADER.size + 4 else 0
         if code:
-            raise NetlinkError(code, os.strerror(code))
+            raise NetlinkError(code, _in_words(code))
         return True
     replies.append(message)
     return False
@@ -112,6 +120,12 @@ def messages(datagram: bytes) -> Iterator[tuple[bytes, int]]:
             raise NetlinkError(0, "a netlink message has a length that cannot be")
         yield datagram[offset : offset + length], kind
         offset += (length + 3) & ~3
+    if offset < len(datagram):
+        raise NetlinkError(0, "a netlink message is cut in its header")
+
+
+def _in_words(code: int) -> str:
+    return os.strerror(code) if 0 < code < 4096 else f"error {code}"  # MAX_ERRNO, include/linux/err.h
 
 
 def attributes(message: bytes, offset: int) -> Iterator[tuple[int, bytes]]:

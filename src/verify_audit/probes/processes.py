@@ -60,12 +60,7 @@ def container_of(cgroup: str) -> str | None:
 def read_process(pid: int) -> Process:
     """The living process of that pid. ProcessLookupError or another OSError when it cannot be read."""
     root = f"/proc/{pid}"
-    try:
-        comm, ppid, start_ticks = parse_stat(read_file(f"{root}/stat"))
-    except FileNotFoundError as error:
-        raise ProcessLookupError(f"no process {pid}") from error
-    except ValueError as error:
-        raise ProcessLookupError(f"/proc/{pid}/stat cannot be read: {error}") from error
+    comm, ppid, start_ticks = _stat(pid)
     cgroup = _text(f"{root}/cgroup")
     process = Process(
         identity=ProcessIdentity(pid, start_ticks),
@@ -83,9 +78,18 @@ def read_process(pid: int) -> Process:
         container_id=container_of(cgroup),
         netns=netns_of(pid),
     )
-    if parse_stat(read_file(f"{root}/stat"))[2] != start_ticks:
+    if _stat(pid)[2] != start_ticks:
         raise ProcessLookupError(f"process {pid} ended while it was being read")
     return process
+
+
+def _stat(pid: int) -> tuple[str, int, int]:
+    try:
+        return parse_stat(read_file(f"/proc/{pid}/stat"))
+    except FileNotFoundError as error:
+        raise ProcessLookupError(f"no process {pid}") from error
+    except ValueError as error:
+        raise ProcessLookupError(f"/proc/{pid}/stat cannot be read: {error}") from error
 
 
 def holders(inodes: Iterable[int], first: Iterable[int] = ()) -> dict[int, list[int]]:

@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from verify_audit.probes.netlink import NetlinkError
 
 
 def part(name: str) -> Any:
@@ -22,3 +27,27 @@ def part(name: str) -> Any:
             raise ModuleNotFoundError("No module named 'pyroute2'", name="pyroute2")
         sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
     return importlib.import_module(f"pyroute2.{name}")
+
+
+def decoded(kind: Any, reply: bytes) -> Any:
+    """The reply as a message of that class of pyroute2's. Use it within reading()."""
+    # It logs a traceback for each that it cannot read, which without this would come out on stderr.
+    logging.getLogger("pyroute2").addHandler(_SILENT)
+    message = kind(reply)
+    message.decode()
+    return message
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns into NetlinkError whatever pyroute2 raises on bytes that make no sense, be it late: it decodes
+    attributes only when they are asked for."""
+    try:
+        yield
+    except NetlinkError:
+        raise
+    except Exception as error:
+        raise NetlinkError(0, f"{what} cannot be read: {error}") from error
+
+
+_SILENT = logging.NullHandler()

@@ -1,22 +1,349 @@
-"""Changes of the firewall that no actor was recorded for, counted against what the engine did."""
+"""Changes of the firewall that no actor was recorded for, counted against what the engine did.
+
+A NETFILTER_CFG record alone says how much was changed, not what. But what the engine does can be
+counted: to create a network takes so many rules, which are there afterwards, and so many jumps taken
+out and put back. Where the log has exactly as many changes as that, nothing is left over that somebody
+else could have made. One change more, and none of them is accounted for.
+
+Blind spot: somebody who replaces one of Docker's own changes by one of his own in the same second, and
+restores it before the host is asked, leaves the same count.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
+from verify_audit.audit.decode import NetfilterChange, netfilter
 from verify_audit.audit.record import Event
+from verify_audit.findings.evidence import Step
+from verify_audit.findings.finding import ContainerRef, NetworkRef
+from verify_audit.findings.words import apart
+from verify_audit.host import questions as ask
+from verify_audit.host.docker_layout import jumps_put_back
+from verify_audit.host.facts import Container, EngineEvent
+from verify_audit.host.firewall import Backend, Firewall
+from verify_audit.host.observation import Observation, Observed
 from verify_audit.rules.case import Case
+from verify_audit.rules.layout import FAMILIES, Layout
 from verify_audit.rules.picture import Picture
+
+GAP = 1.0
+"""Seconds without a change that end a run of changes."""
+
+STARTING = 15.0
+"""Seconds after the start of its process within which an engine has set up its own chains."""
+
+LEAD, FOLLOW = 0.2, 2.5
+"""Seconds before and after a run within which the engine's own event for it lies."""
+
+_PUTS = "nft_register_"
+_TAKES = "nft_unregister_"
+_REPLACES = ("xt_replace", "replace")
+_REGISTERS = ("xt_register", "register")
+_REMOVALS = ("disconnect", "destroy", "die", "kill", "stop")
+_ADDITIONS = ("connect", "create", "start")
+
+Place = tuple[str, str]
+"""Family and table."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One record of an event that has no actor."""
+
+    event: Event
+    change: NetfilterChange
+
+    @property
+    def place(self) -> Place:
+        return FAMILIES.get(self.change.family, ""), self.change.table.decode("utf-8", "surrogateescape")
+
+    @property
+    def legacy(self) -> bool:
+        return not (self.change.op or "").startswith("nft_")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is of a kind that can be counted; the first use of a legacy table registers it."""
+        op = self.change.op or "replace"
+        return not self.change.odd and (op.startswith((_PUTS, _TAKES)) or op in (*_REPLACES, *_REGISTERS))
+
+
+@dataclass(slots=True)
+class _Run:
+    """Changes of one network namespace, one close upon the other."""
+
+    writes: list[_Write] = field(default_factory=list)
+
+    @property
+    def first(self) -> float:
+        return self.writes[0].event.time
+
+    @property
+    def last(self) -> float:
+        return self.writes[-1].event.time
+
+    @property
+    def generation(self) -> int | None:
+        return self.writes[-1].change.generation
+
+    def follows(self, write: _Write) -> bool:
+        """Whether a change is the next of this run: of nf_tables, by its generation; else by time alone."""
+        if write.event.time - self.last > GAP:
+            return False
+        mine, its = self.generation, write.change.generation
+        if mine is None or its is None:
+            return mine is its
+        # A batch that touches two tables writes a record for each under one generation.
+        return its in (mine, mine + 1)
+
+    def put(self) -> Counter[Place]:
+        """Objects that were put in, by place; with x_tables, replacements of the table."""
+        return self._sum(_PUTS)
+
+    def taken(self) -> Counter[Place]:
+        """Objects that were taken out, by place."""
+        return self._sum(_TAKES)
+
+    def _sum(self, begins: str) -> Counter[Place]:
+        found: Counter[Place] = Counter()
+        for write in self.writes:
+            op = write.change.op or ""
+            if op.startswith(begins):
+                found[write.place] += write.change.entries
+            elif begins == _PUTS and (op or "replace") in _REPLACES:
+                found[write.place] += 1
+        return found
+
+    def registers_twice(self) -> bool:
+        """Whether a legacy table was registered more than once, or without being used."""
+        seen = Counter(write.place for write in self.writes if write.change.op in _REGISTERS)
+        used = self.put()
+        return any(times > 1 or not used[place] for place, times in seen.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What accounts for a run."""
+
+    statement: str
+    source: Observation[Firewall]
+    container: ContainerRef | None = None
+    network: NetworkRef | None = None
 
 
 class Accounts:
-    """To come."""
+    """The changes without an actor of one log, and what accounts for them on one host."""
 
-    def __init__(self, picture: Picture) -> None:
+    def __init__(self, picture: Picture, layout: Layout) -> None:
         self._picture = picture
+        self._layout = layout
+        self._writes: list[_Write] = []
 
     def survey(self, events: Sequence[Event]) -> None:
-        """Count."""
+        """See all events, in the order of the log."""
+        for event in events:
+            if event.first("SYSCALL") is None:
+                changes = [netfilter(record) for record in event.of_type("NETFILTER_CFG")]
+                writes = [_Write(event, change) for change in changes if change is not None]
+                # An event of which a part cannot be counted is not accounted for by the rest.
+                if len(writes) == len(changes) and all(write.counts for write in writes):
+                    self._writes.extend(writes)
 
     def settle(self, case: Case) -> None:
-        """Say."""
+        """Say what accounts for an event without an actor, where something does."""
+        settled = self._settled.get(id(case.event))
+        if settled is not None:
+            case.container, case.network = settled.container, settled.network
+            case.proves(Step.FIREWALL, settled.statement, settled.source)
+
+    @cached_property
+    def _settled(self) -> dict[int, _Settled]:
+        """By the event's id(): two nodes may use the same one of the log's."""
+        found: dict[int, _Settled] = {}
+        if not self._picture.is_docker or self._layout.attribution is None:
+            return found
+        left_over: set[int] = set()
+        for run in self._runs():
+            settled = self._in_container(run) or self._in_engines(run)
+            if settled is None:
+                left_over.update(id(write.event) for write in run.writes)
+            else:
+                found.update({id(write.event): settled for write in run.writes})
+        return {key: settled for key, settled in found.items() if key not in left_over}
+
+    def _runs(self) -> Iterable[_Run]:
+        runs: list[_Run] = []
+        for write in self._writes:
+            open_runs = (run for run in reversed(runs[-64:]) if run.follows(write))
+            run = next(open_runs, None)
+            if run is None:
+                run = _Run()
+                runs.append(run)
+            run.writes.append(write)
+        return runs
+
+    # In a container's namespace
+
+    def _in_container(self, run: _Run) -> _Settled | None:
+        """All the changes that a container's namespace has ever had, and all of it Docker's name server."""
+        if {write.place for write in run.writes} != {("ip", "nat")}:
+            return None
+        for container, near in self._started(run):
+            life = self._picture.host.ask(ask.life(container.id))
+            if not isinstance(life, Observed) or not life.fact.pid:
+                continue
+            answer = self._picture.host.ask(ask.container_firewall(life.fact.pid))
+            if not isinstance(answer, Observed) or not self._is_name_servers(answer.fact, run):
+                continue
+            return _Settled(
+                f"these {len(run.writes)} changes are all that the namespace of container {container.name} has had, "
+                "and what they left there is the way to Docker's name server, and nothing else; the engine reported "
+                f"{near.action} {apart(near.at, run.last)} the last",
+                answer,
+                self._picture.container_ref(container.id),
+                self._picture.network_ref(near.network_id),
+            )
+        return None
+
+    def _is_name_servers(self, firewall: Firewall, run: _Run) -> bool:
+        expected = self._layout.expected_in_containers
+        rules = firewall.rules
+        if not rules or any(
+            not any(
+                (one.family, one.table, one.chain) == (rule.family, rule.table, rule.chain)
+                and one.matches(rule.spec)
+                for one in expected
+            )
+            for rule in rules
+        ):
+            return False
+        if run.taken() or run.registers_twice():
+            return False
+        if run.writes[0].legacy:
+            chains = [chain for chain in firewall.chains if chain.backend is Backend.LEGACY]
+            made = [chain for chain in chains if chain.hook is None]
+            return sum(run.put().values()) == len(made) + len(rules)
+        # The first change of a namespace makes generation 2: nf_tables begins to count at 1.
+        whole = run.writes[0].change.generation == 2 and run.generation == firewall.nft_generation
+        objects = len(firewall.tables) + len(firewall.chains) + len(rules)
+        return whole and sum(run.put().values()) == objects
+
+    def _started(self, run: _Run) -> list[tuple[Container, EngineEvent]]:
+        """Running containers that the engine connected or started around a run, the nearest event with each."""
+        found: dict[str, EngineEvent] = {}
+        for event in self._picture.events_between(run.first - FOLLOW, run.last + FOLLOW):
+            if event.action == "connect" and event.container_id:
+                found[event.container_id] = event
+        known = self._picture.container_by_id
+        pairs = [(known[key], event) for key, event in found.items() if key in known and known[key].running]
+        return sorted(pairs, key=lambda pair: abs(pair[1].at - run.last))
+
+    # In the engine's namespace
+
+    def _in_engines(self, run: _Run) -> _Settled | None:
+        picture, layout = self._picture, self._layout
+        started = picture.started_before(run.first)
+        begin = max(run.first - LEAD, started or 0.0)  # before its start the engine did nothing
+        if layout.version is None or not picture.covers(begin, run.last + FOLLOW):
+            return None
+        near = picture.events_between(run.first - LEAD, run.last + FOLLOW)
+        near = [event for event in near if event.type in ("network", "container")]
+        if any(event.action in _REMOVALS for event in near):
+            return None  # what it took out cannot be counted any more
+        additions = [event for event in near if event.action in _ADDITIONS]
+        if started is not None and run.last - started <= STARTING and not additions:
+            return self._engine_start(run, started)
+        created = {
+            event.network_id for event in additions if event.type == "network" and event.action == "create"
+        }
+        containers = {event.container_id for event in additions if event.container_id}
+        if not created and not containers:
+            return None
+        left = self._left(created, containers)
+        back = Counter(
+            {
+                ("ip", "filter"): len(created) * (jumps_put_back(layout.version, "network create") or 0),
+            }
+        )
+        if created and jumps_put_back(layout.version, "network create") is None:
+            return None
+        if not self._balances(run, left, back):
+            return None
+        networks = [picture.network_ref(key) for key in sorted(created)]
+        names = [each.name for each in networks if each is not None]
+        names += [
+            picture.container_by_id[key].name for key in sorted(containers & picture.container_by_id.keys())
+        ]
+        nearest = min(additions, key=lambda event: abs(event.at - run.last))
+        return _Settled(
+            f"the log has {sum(run.put().values())} changes here by nobody known, and as many are accounted for by what "
+            f"the engine did {apart(nearest.at, run.last)} the last, for {', '.join(names)}: "
+            f"{sum(left.values())} rules that are there now"
+            + (f" and {sum(back.values())} jumps taken out and put back" if sum(back.values()) else ""),
+            layout.firewall,
+            picture.container_ref(next(iter(containers))) if len(containers) == 1 else None,
+            picture.network_ref(nearest.network_id),
+        )
+
+    def _left(self, created: set[str], containers: set[str]) -> Counter[Place]:
+        """The rules that are there for these networks and containers, by place."""
+        attribution = self._layout.attribution
+        found: Counter[Place] = Counter()
+        for rule, expected in attribution.explained if attribution else ():
+            if expected.container_id in containers or (
+                expected.container_id is None and expected.network_id in created
+            ):
+                found[rule.family, rule.table] += 1
+        return found
+
+    def _engine_start(self, run: _Run, started: float) -> _Settled | None:
+        """The first start on a host: everything from the first chain of Docker's on is what it set up."""
+        layout, attribution = self._layout, self._layout.attribution
+        back = jumps_put_back(layout.version or "", "start")
+        if back is None or attribution is None or not isinstance(layout.firewall, Observed):
+            return None
+        if attribution.unexplained or attribution.foreign_chains:
+            return None
+        firewall = layout.firewall.fact
+        made: Counter[Place] = Counter()
+        for place in run.put():
+            made[place] = _objects(firewall, place, legacy=run.writes[0].legacy)
+        made["ip", "filter"] += 1  # the policy of FORWARD
+        if not self._balances(run, made, Counter({("ip", "filter"): back})):
+            return None
+        return _Settled(
+            f"the changes begin {apart(run.first, started)} the engine's own start, and the log has as many changes by nobody known "
+            "as its chains, its rules and those of its networks took, all of which are there, and nothing else under "
+            "its names",
+            layout.firewall,
+        )
+
+    def _balances(self, run: _Run, left: Counter[Place], back: Counter[Place]) -> bool:
+        """Whether the changes of a run are what is left, and what was taken out and put back, to the last one."""
+        if any(write.legacy for write in run.writes):
+            if run.registers_twice():
+                return False
+            # One replacement of the table for each command, whichever way it went.
+            wanted = left + back + back
+            return run.put() == +wanted and not run.taken()
+        return run.put() == +(left + back) and run.taken() == +back
+
+
+def _objects(firewall: Firewall, place: Place, *, legacy: bool) -> int:
+    """What stands in a table from Docker's first chain on; with nf_tables the order is that of the handles."""
+    family, table = place
+    chains = [chain for chain in firewall.chains if (chain.family, chain.table) == place]
+    rules = [rule for rule in firewall.rules if (rule.family, rule.table) == place]
+    if legacy:
+        return sum(chain.hook is None for chain in chains) + len(rules)
+    first = next((chain.handle for chain in chains if chain.name == "DOCKER"), None)
+    if first is None:
+        return -1
+    given = [chain.handle for chain in chains] + [rule.handle for rule in rules]
+    handles = [handle for handle in given if handle is not None and handle >= first]
+    # A table that begins with Docker's chain was made with it.
+    return len(handles) + (first == 1)

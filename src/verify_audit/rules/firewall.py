@@ -40,7 +40,7 @@ BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
 rules are set before the `network create` or `connect` event, a container's own after it."""
 
-STARTING = 60.0
+STARTING = 15.0
 """Seconds after the start of the engine's process during which it sets up its chains and networks."""
 
 _ADDING = ("append", "insert", "replace", "new_chain", "new_table")
@@ -82,7 +82,7 @@ class FirewallRule(Rule):
     def __init__(self, picture: Picture, actors: Actors) -> None:
         super().__init__(picture, actors)
         self._layout = picture.layout
-        self._accounts = Accounts(picture)
+        self._accounts = Accounts(picture, picture.layout)
         self._resolvers: dict[int, list[FirewallCommand]] = {}
 
     def applies(self, event: Event) -> bool:
@@ -422,8 +422,8 @@ class FirewallRule(Rule):
             started = daemon.fact.process.started_at
             case.supports(
                 Step.ENGINE,
-                f"the engine had started {apart(case.event.time, started).removesuffix(' after')} before "
-                f"({clock(started)}), when it sets up its chains",
+                f"the record lies {apart(case.event.time, started)} the engine's start ({clock(started)}), when it sets "
+                "up its chains",
                 daemon,
             )
 

@@ -114,6 +114,13 @@ class Picture:
             return None
         return self.daemon.fact.process.started_at <= time + START_SLACK
 
+    def started_before(self, time: float) -> float | None:
+        """When the engine's process started, if it is known and lies before that time."""
+        if not isinstance(self.daemon, Observed):
+            return None
+        started = self.daemon.fact.process.started_at
+        return started if started <= time + START_SLACK else None
+
     def descends_from_engine(self, process: Process) -> bool:
         """Whether the engine is among the living ancestors of a process."""
         if not isinstance(self.daemon, Observed):
