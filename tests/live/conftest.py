@@ -62,14 +62,6 @@ def nft_lab(live_machine: Machine) -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def legacy_lab(live_machine: Machine) -> Iterator[Lab]:
-    """The same with iptables-legacy."""
-    with lab(live_machine, "legacy") as made:
-        made.ensure_engine()
-        yield made
-
-
 @pytest.fixture(scope="session")
 def rows() -> list[Row]:
     """Where tests put what was expected and what they got."""
