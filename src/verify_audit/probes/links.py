@@ -8,6 +8,7 @@ References: rtnetlink(7); include/uapi/linux/if_link.h; net/core/rtnetlink.c.
 
 from __future__ import annotations
 
+import errno
 import struct
 
 from verify_audit.host.facts import Link, Peer
@@ -22,6 +23,8 @@ _IFLA_TARGET_NETNSID = 46
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _IFNAMSIZ = 16
+_ALTIFNAMSIZ = 128
+_BEYOND_NUMBERS = 1 << 31
 _IFF_UP = 0x1
 _IFF_PROMISC = 0x100
 _NOT_ASSIGNED = -1
@@ -33,6 +36,8 @@ def read_link(name: bytes = b"", ifindex: int = 0, nsid: int | None = None) -> b
     nsid: look in the namespace that this one calls so (IFLA_TARGET_NETNSID). Raises NetlinkError, with
     ENODEV when there is no such interface.
     """
+    if len(name) >= _ALTIFNAMSIZ or not 0 <= ifindex < _BEYOND_NUMBERS:
+        raise NetlinkError(errno.ENODEV, "no interface can have that name or that index")
     body = struct.pack("=BxHiII", 0, 0, ifindex, 0, 0) + _attribute(
         _IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
     )
@@ -46,6 +51,8 @@ def read_link(name: bytes = b"", ifindex: int = 0, nsid: int | None = None) -> b
 
 def read_nsid(pid: int) -> bytes:
     """The kernel's reply on what it calls the network namespace of a process. Raises NetlinkError."""
+    if not 0 < pid < _BEYOND_NUMBERS:
+        raise NetlinkError(errno.ESRCH, f"no process can have the pid {pid}")
     message = part("netlink.rtnl.nsidmsg").nsidmsg()
     message["attrs"] = [("NETNSA_PID", pid)]
     message.encode()
@@ -59,9 +66,9 @@ def parse_nsid(reply: bytes) -> int | None:
     """
     with reading("the kernel's reply on a network namespace"):
         nsid = decoded(part("netlink.rtnl.nsidmsg").nsidmsg, reply).get_attr("NETNSA_NSID")
-    if nsid is None:
-        raise NetlinkError(0, "the kernel's reply on a network namespace has no id")
-    return None if nsid in (_NOT_ASSIGNED, 0xFFFFFFFF) else int(nsid)
+        if nsid is None:
+            raise NetlinkError(0, "the kernel's reply on a network namespace has no id")
+        return None if int(nsid) in (_NOT_ASSIGNED, 0xFFFFFFFF) else int(nsid)
 
 
 def parse_link(reply: bytes, netns: int) -> Link:
