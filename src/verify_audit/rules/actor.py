@@ -161,6 +161,8 @@ class Actors:
         parent = picture.host.ask(ask.process(call.ppid))
         if (
             call.ppid > 1
+            # Before the engine's start the actor may have been an older engine, whatever had started that.
+            and picture.ran_at(event.time) is not False
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):

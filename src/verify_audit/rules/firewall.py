@@ -318,11 +318,13 @@ class FirewallRule(Rule):
         the namespace of a container that was being started then has found its origin, and that of all else
         that the same parent did.
         """
-        named = command.chain in _DNS_CHAINS and command.action == "new_chain"
+        siblings = self._resolvers.get(case.actor.call.ppid, []) if case.actor.call else []
+        named = command.chain in _DNS_CHAINS and (
+            command.action == "new_chain" or (command.truncated and bool(siblings))
+        )
         if not named and self._layout.explain_in_container(command) is None:
             return False
         inside: list[Container] = []
-        siblings = self._resolvers.get(case.actor.call.ppid, []) if case.actor.call else []
         for container in self._starting(case.event):
             life = self.picture.host.ask(ask.life(container.id))
             if not isinstance(life, Observed) or not life.fact.pid:
@@ -494,7 +496,7 @@ def _holds(firewall: Firewall, change: _Change, command: FirewallCommand) -> boo
     generation = next((each.generation for each in change.records if each.generation is not None), None)
     if generation is not None and (firewall.nft_generation or 0) < generation:
         return False
-    if command.spec is not None:
+    if command.spec is not None and not command.truncated:
         return bool(live(firewall, command))
     return any(
         chain.name == command.chain and chain.table == command.table and chain.family == command.family
