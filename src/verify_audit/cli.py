@@ -70,7 +70,7 @@ app = typer.Typer(
 
 
 @app.command(epilog=_EPILOGUE)
-def verify(  # noqa: PLR0913 - each is an option
+def verify(
     logs: Annotated[
         list[str] | None,
         typer.Argument(metavar="[LOG]...", help=f"Audit logs; - is standard input. Default: {DEFAULT_LOG}"),
@@ -121,7 +121,7 @@ def verify(  # noqa: PLR0913 - each is an option
     that the log is of. It only reads.
     """
     if version:
-        print(f"verify-audit {__version__}")
+        _write([f"verify-audit {__version__}\n"])
         raise typer.Exit
     if demo and logs:
         raise typer.BadParameter("--demo brings its own records: name no log beside it")

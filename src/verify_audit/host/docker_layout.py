@@ -246,17 +246,14 @@ def expected_container_rules(version: str, *, firewall: str = "iptables") -> tup
     return tuple(rules)
 
 
-def jumps_put_back(version: str, operation: str) -> int | None:
-    """How many jumps of FORWARD an operation takes out and puts back, to have them first again.
+def jumps_put_back(version: str) -> int | None:
+    """How many jumps of FORWARD are taken out and put back, to have them first again.
 
-    operation: "network create" or "start" (the first on a host). None where it has not been counted on a
-    live engine of that time.
+    The same number at `network create` (DOCKER-ISOLATION-STAGE-1 and DOCKER-USER) and at the first start on
+    a host (DOCKER-USER, once for itself and once for the default network). None where it has not been
+    counted on a live engine of that time; it was on 20.10.24.
     """
-    if not (20, 10, 0) <= parse_version(version) < (21, 0, 0):
-        return None
-    # network create: DOCKER-ISOLATION-STAGE-1 and DOCKER-USER; start: DOCKER-USER, once for itself and once
-    # for the default network (seen on 20.10.24).
-    return 2
+    return 2 if (20, 10, 0) <= parse_version(version) < (21, 0, 0) else None
 
 
 def _each_once(rules: Iterable[ExpectedRule]) -> tuple[ExpectedRule, ...]:

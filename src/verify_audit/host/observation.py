@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Fact = TypeVar("Fact", covariant=True)
+Fact_co = TypeVar("Fact_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed(Generic[Fact]):
+class Observed(Generic[Fact_co]):
     """Looked, and there it was. `raw` is the answer as it came, for the report."""
 
-    fact: Fact
+    fact: Fact_co
     provenance: Provenance
     raw: str = ""
 
@@ -56,4 +56,4 @@ class Unobservable:
     remedy: str = ""
 
 
-Observation = Observed[Fact] | Absent | Unobservable
+Observation = Observed[Fact_co] | Absent | Unobservable

@@ -263,14 +263,11 @@ class Accounts:
         containers = {event.container_id for event in additions if event.container_id}
         if not created and not containers:
             return None
-        left = self._left(created, containers)
-        back = Counter(
-            {
-                ("ip", "filter"): len(created) * (jumps_put_back(layout.version, "network create") or 0),
-            }
-        )
-        if created and jumps_put_back(layout.version, "network create") is None:
+        moved = jumps_put_back(layout.version)
+        if created and moved is None:
             return None
+        left = self._left(created, containers)
+        back = Counter({("ip", "filter"): len(created) * (moved or 0)})
         if not self._balances(run, left, back):
             return None
         networks = [picture.network_ref(key) for key in sorted(created)]
@@ -280,8 +277,8 @@ class Accounts:
         ]
         nearest = min(additions, key=lambda event: abs(event.at - run.last))
         return _Settled(
-            f"the log has {sum(run.put().values())} changes here by nobody known, and as many are accounted for by what "
-            f"the engine did {apart(nearest.at, run.last)} the last, for {', '.join(names)}: "
+            f"the log has {sum(run.put().values())} changes here by nobody known, and as many are accounted for by "
+            f"what the engine did {apart(nearest.at, run.last)} the last, for {', '.join(names)}: "
             f"{sum(left.values())} rules that are there now"
             + (f" and {sum(back.values())} jumps taken out and put back" if sum(back.values()) else ""),
             layout.firewall,
@@ -303,7 +300,7 @@ class Accounts:
     def _engine_start(self, run: _Run, started: float) -> _Settled | None:
         """The first start on a host: everything from the first chain of Docker's on is what it set up."""
         layout, attribution = self._layout, self._layout.attribution
-        back = jumps_put_back(layout.version or "", "start")
+        back = jumps_put_back(layout.version or "")
         if back is None or attribution is None or not isinstance(layout.firewall, Observed):
             return None
         if attribution.unexplained or attribution.foreign_chains:
@@ -316,8 +313,8 @@ class Accounts:
         if not self._balances(run, made, Counter({("ip", "filter"): back})):
             return None
         return _Settled(
-            f"the changes begin {apart(run.first, started)} the engine's own start, and the log has as many changes by nobody known "
-            "as its chains, its rules and those of its networks took, all of which are there, and nothing else under "
+            f"the changes begin {apart(run.first, started)} the engine's own start, and the log has as many by nobody "
+            "known as its chains, its rules and those of its networks took, all of which are there, and nothing else under "
             "its names",
             layout.firewall,
         )
@@ -335,7 +332,6 @@ class Accounts:
 
 def _objects(firewall: Firewall, place: Place, *, legacy: bool) -> int:
     """What stands in a table from Docker's first chain on; with nf_tables the order is that of the handles."""
-    family, table = place
     chains = [chain for chain in firewall.chains if (chain.family, chain.table) == place]
     rules = [rule for rule in firewall.rules if (rule.family, rule.table) == place]
     if legacy:

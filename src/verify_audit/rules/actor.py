@@ -248,7 +248,7 @@ class Actors:
         if (call.auid, call.ses) != (engine.loginuid, engine.session):
             return self._other(
                 Relation.OTHER, call, recorded, name, None,
-                f"login uid {_login(call.auid)}, session {_login(call.ses)}, is not what the engine's processes inherit",
+                f"login uid {_login(call.auid)}, session {_login(call.ses)} are not those that the engine's inherit",
             )  # fmt: skip
         return self._uncertain(event, call, f"{name} and its parent {call.ppid} have ended")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from verify_audit.audit import decode
 from verify_audit.audit.decode import NetfilterChange, SockoptChange
@@ -27,12 +28,12 @@ from verify_audit.host.docker_layout import ExpectedRule
 from verify_audit.host.facts import Container, EngineEvent, Process
 from verify_audit.host.firewall import Firewall
 from verify_audit.host.iptables_command import FirewallCommand, parse_command
-from verify_audit.host.observation import Absent, Observed, Unobservable
+from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.rules.accounts import Accounts
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
-from verify_audit.rules.layout import FAMILIES, Layout, live
+from verify_audit.rules.layout import FAMILIES, live
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import from_log
 
@@ -53,7 +54,6 @@ class _Change:
 
     event: Event
     records: tuple[NetfilterChange, ...]
-    sockopt: SockoptChange | None
     command: FirewallCommand | None
 
     @property
@@ -97,11 +97,10 @@ class FirewallRule(Rule):
 
     def _survey_resolver(self, event: Event) -> None:
         """Remember which parent made which rule for a container's name server."""
-        record = event.first("SYSCALL")
-        if record is None or b"xtables" not in record.body:
+        title, record = event.first("PROCTITLE") or event.first("EXECVE"), event.first("SYSCALL")
+        if title is None or record is None or not any(mark in title.body for mark in _DNS_MARKS):
             return
-        change, call = _read(event), decode.syscall(record)
-        command = change.command
+        call, command = decode.syscall(record), _command(event)
         if call is None or command is None or command.chain not in _DNS_CHAINS:
             return
         if self._layout.explain_in_container(command) is not None:
@@ -205,15 +204,25 @@ class FirewallRule(Rule):
             case.container = self.picture.container_ref(expected.container_id)
 
     def _refer_by_name(self, case: Case, command: FirewallCommand) -> None:
-        """The network whose bridge the command names, also when it is gone: "br-" and 12 digits of its id."""
+        """What the words of a command name: a container's address, a bridge also when it is gone.
+
+        For a command that is cut short, or whose rule has nothing left to be explained by.
+        """
         if case.actor.is_other:
             return
-        words = set(command.text.split())
+        words = command.text.split()
+        bare = {word.partition("/")[0].rpartition(":")[0] or word.partition("/")[0] for word in words}
+        for endpoint, container in self.picture.endpoints:
+            if endpoint.ipv4 and endpoint.ipv4 in bare:
+                case.container = self.picture.container_ref(container.id)
+                case.network = self.picture.network_ref(endpoint.network_id)
+                return
         for network in self.picture.network_by_bridge.values():
             if network.bridge in words:
                 case.network = self.picture.network_ref(network.id)
                 return
         for each in self.picture.events:
+            # libnetwork names a bridge by the first 12 digits of its network's id.
             if each.network_id and f"br-{short(each.network_id)}" in words:
                 case.network = self.picture.network_ref(each.network_id)
                 return
@@ -424,8 +433,8 @@ class FirewallRule(Rule):
             started = daemon.fact.process.started_at
             case.supports(
                 Step.ENGINE,
-                f"the record lies {apart(case.event.time, started)} the engine's start ({clock(started)}), when it sets "
-                "up its chains",
+                f"the record lies {apart(case.event.time, started)} the engine's start ({clock(started)}), when it "
+                "sets up its chains",
                 daemon,
             )
 
@@ -473,6 +482,7 @@ class FirewallRule(Rule):
 
 
 _DNS_CHAINS = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING")
+_DNS_MARKS = (b"DOCKER_", b"DOCKER_".hex().upper().encode())
 _DNS = "containers on user-defined networks ask Docker's own name server"
 _CHANGES = frozenset(
     (
@@ -510,9 +520,17 @@ def _read(event: Event) -> _Change:
         for record in event.of_type("NETFILTER_CFG")
         if (change := decode.netfilter(record)) is not None
     )
+    return _Change(event, records, _command(event))
+
+
+def _command(event: Event) -> FirewallCommand | None:
     command = decode.command(event)
-    parsed = parse_command(command.argv, truncated=command.truncated) if command is not None else None
-    return _Change(event, records, _sockopt(event), parsed)
+    return _parsed(command.argv, command.truncated) if command is not None else None
+
+
+@lru_cache(maxsize=4096)
+def _parsed(argv: tuple[bytes, ...], truncated: bool) -> FirewallCommand | None:
+    return parse_command(argv, truncated=truncated)
 
 
 def _sockopt(event: Event) -> SockoptChange | None:

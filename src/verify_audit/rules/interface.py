@@ -40,9 +40,9 @@ class Rule(ABC):
     def applies(self, event: Event) -> bool:
         """Whether the event is of this rule's kind."""
 
+    @abstractmethod
     def survey(self, events: Sequence[Event]) -> None:
         """See all of this rule's events before the first is judged, in the order of the log."""
-        return
 
     @abstractmethod
     def judge(self, event: Event) -> Finding:

@@ -169,12 +169,18 @@ class Picture:
         return {each.bridge: each for each in self.network_by_id.values() if each.bridge}
 
     @cached_property
+    def endpoints(self) -> list[tuple[Endpoint, Container]]:
+        """Every container's place in every network."""
+        return [
+            (each, container) for container in self.container_by_id.values() for each in container.endpoints
+        ]
+
+    @cached_property
     def _endpoints_by_mac(self) -> dict[str, list[tuple[Container, Endpoint]]]:
         found: dict[str, list[tuple[Container, Endpoint]]] = {}
-        for container in self.container_by_id.values():
-            for endpoint in container.endpoints:
-                if endpoint.mac:
-                    found.setdefault(endpoint.mac, []).append((container, endpoint))
+        for endpoint, container in self.endpoints:
+            if endpoint.mac:
+                found.setdefault(endpoint.mac, []).append((container, endpoint))
         return found
 
     def container_ref(self, container_id: str) -> ContainerRef | None:

@@ -13,6 +13,7 @@ References: net/core/dev.c __dev_set_promiscuity(); net/bridge/br_if.c br_manage
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
 
@@ -21,7 +22,7 @@ from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, Subject
 from verify_audit.findings.verdict import Verdict
-from verify_audit.findings.words import apart, clock, short, who
+from verify_audit.findings.words import apart, short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Container, EngineEvent, Link, Network, PacketSocket
 from verify_audit.host.observation import Observed, Unobservable
@@ -64,6 +65,9 @@ class PromiscuousRule(Rule):
     def applies(self, event: Event) -> bool:
         """Whether the event has such a record."""
         return event.first("ANOM_PROMISCUOUS") is not None
+
+    def survey(self, events: Sequence[Event]) -> None:
+        """Each record of this rule stands by itself; what one has explained is remembered as they come."""
 
     def judge(self, event: Event) -> Finding:
         """The event, judged: every device in it."""
