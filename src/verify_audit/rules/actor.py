@@ -121,10 +121,11 @@ class Actors:
                 Cause(CauseKind.PROCESS, statement, call.pid, _text(call.exe), call.auid),
                 tuple(facts),
             )
+        certain = picture.is_docker
         facts.append(
             evidence(
                 Bearing.FOR,
-                Weight.DECISIVE,
+                Weight.DECISIVE if certain else Weight.SUPPORTING,
                 Step.ACTOR,
                 f"{'process' if itself else 'the parent process'} {pid} {'did it' if itself else 'of what did it'}: "
                 f"the engine, running since {clock(engine.started_at)}, which {picture.daemon.fact.how}",
@@ -143,6 +144,15 @@ class Actors:
                     f"(auid {_login(engine.loginuid)}, session {_login(engine.session)})",
                     recorded,
                 )
+            )
+        if not certain and isinstance(picture.engine, Unobservable):
+            # Whatever listens on the socket may have put itself there: without an answer it is not Docker yet.
+            text = f"the process that holds the API socket (pid {pid}), which did not answer as Docker does"
+            return Actor(
+                Relation.UNCERTAIN,
+                Cause(CauseKind.UNKNOWN, text, call.pid, _text(call.exe), call.auid),
+                tuple(facts),
+                (missing("whether that process is a Docker engine", picture.engine),),
             )
         text = f"the Docker engine (pid {pid})" if itself else f"a child of the Docker engine (pid {pid})"
         return Actor(

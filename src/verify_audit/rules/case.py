@@ -114,11 +114,11 @@ class Case:
                 return Cause(CauseKind.DOCKER, "the Docker engine, by the state of the host")
             case Verdict.REFUTED if self.actor.is_other:
                 return self.actor.cause
-            case Verdict.REFUTED if self.other is not None:
+            case Verdict.REFUTED if self.other is not None and self.other.pid is not None:
                 return self.other
             case Verdict.REFUTED if self.actor.call is not None:
                 return replace(self.actor.cause, kind=CauseKind.PROCESS)
             case Verdict.REFUTED:
-                return Cause(CauseKind.UNKNOWN, unknown)
+                return self.other or Cause(CauseKind.UNKNOWN, unknown)
             case _:
                 return self.actor.cause if self.actor.call is not None else self.other or self.actor.cause

@@ -174,7 +174,7 @@ class PromiscuousRule(Rule):
         ]
         near = [each for each in mine if -EARLY <= each.at - event.time <= LATE]
         if near:
-            if not self._claim(near[0], event, device):
+            if not self._claim((container.id, network.id, near[0].at), event, device):
                 case.doubts(
                     Step.CONTAINER,
                     "the engine's event that would explain this one has explained an earlier one",
@@ -223,6 +223,13 @@ class PromiscuousRule(Rule):
         if life is None or started is None:
             return
         if -STARTED_EARLY <= started - event.time <= STARTED_LATE:
+            if not self._claim(
+                (container.id, place.network.id if place.network else "", started), event, device
+            ):
+                case.doubts(
+                    Step.CONTAINER, "the start that would explain this has explained an earlier record", life
+                )
+                return
             case.supports(
                 Step.CONTAINER,
                 f"container {container.name} started {apart(started, event.time)} the record",
@@ -248,7 +255,8 @@ class PromiscuousRule(Rule):
             or not isinstance(link, Observed)
         ):
             return
-        if link.fact.promiscuity != 1 or link.fact.asked_promiscuous:
+        later = sum(self._began_after(socket, case.event) for socket in self._members(link.fact))
+        if link.fact.promiscuity - later != 1 or link.fact.asked_promiscuous:
             case.doubts(
                 Step.LISTENERS,
                 f"promiscuous mode is held {link.fact.promiscuity} times on {device}, and the bridge needs it once, "
@@ -260,9 +268,19 @@ class PromiscuousRule(Rule):
         case.proves(
             Step.DEVICE,
             f"bridge, network, namespace, address and time of {device} all agree with what the engine says of it, "
-            "and nothing but the bridge holds promiscuous mode on it",
+            "and nothing but the bridge held promiscuous mode on it then",
             link,
         )
+
+    def _members(self, link: Link) -> list[PacketSocket]:
+        """The sockets that hold promiscuous mode on an interface."""
+        return [each for each in self.picture.listeners(link.ifindex) if link.ifindex in each.memberships]
+
+    @staticmethod
+    def _began_after(socket: PacketSocket, event: Event) -> bool:
+        """Whether every process that holds a socket started after the event."""
+        after = event.time + START_SLACK
+        return bool(socket.holders) and all(holder.started_at > after for holder in socket.holders)
 
     def _odd_end(self, case: Case, place: Place, connects: list[EngineEvent]) -> None:
         """On a Docker bridge, yet no container's as the engine knows it."""
@@ -282,6 +300,7 @@ class PromiscuousRule(Rule):
                         place.peer or place.link,
                     )
                     return
+        case.other = Cause(CauseKind.UNKNOWN, "whoever put it on Docker's bridge by hand")
         case.disproves(
             Step.DEVICE,
             f"it is a port of a Docker bridge that Docker did not put there: {place.reason}",
@@ -298,12 +317,15 @@ class PromiscuousRule(Rule):
             case.warnings.append(f"{device} has been moved since: {place.reason or place.standing.value}")
             self._only_times(case, connects, device, "connected", "to")
         elif place.standing is Standing.OTHER_BRIDGE and not connects:
+            bridge = place.bridge.fact.name if isinstance(place.bridge, Observed) else "another"
+            case.other = Cause(CauseKind.UNKNOWN, f"whoever put it on the bridge {bridge}")
             case.disproves(
                 Step.DEVICE,
                 f"{place.reason}, and every port of a bridge is promiscuous",
                 place.bridge or link,
             )
         elif link.fact.asked_promiscuous:
+            case.other = Cause(CauseKind.UNKNOWN, f"whoever asked for it on {device} itself")
             case.disproves(
                 Step.DEVICE,
                 f"somebody set promiscuous mode on {device} itself (as `ip link set {device} promisc on` does), which "
@@ -440,9 +462,8 @@ class PromiscuousRule(Rule):
                 f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}"
             )
 
-    def _claim(self, explanation: EngineEvent, event: Event, device: str) -> bool:
-        """Whether this record may have that event of the engine's for itself: each explains one."""
-        key = (explanation.container_id, explanation.network_id, explanation.at)
+    def _claim(self, key: tuple[str, str, float], event: Event, device: str) -> bool:
+        """Whether this record may have a moment of a container and network for itself: each explains one."""
         return self._explained.setdefault(key, (event.id, device)) == (event.id, device)
 
     # Listeners
@@ -503,12 +524,14 @@ class PromiscuousRule(Rule):
         container = (
             f" for container {case.container.name or short(case.container.id)}" if case.container else ""
         )
-        image = f" ({case.container.image})" if case.container and case.container.image else ""
+        image = f" ({_image(case.container.image)})" if case.container and case.container.image else ""
         network = f" of network {case.network.name}" if case.network else ""
         bridge = f" {case.network.bridge}" if case.network and case.network.bridge else ""
         did = "into" if enters else "out of"
         match verdict:
             case Verdict.CONFIRMED:
+                if case.network is not None and not bridge:
+                    return f"Docker put {devices} {did} promiscuous mode{network}{container}{image}"
                 how = f"attached {devices} to" if enters else f"took {devices} off"
                 return f"Docker {how} its bridge{bridge}{network}{container}{image}"
             case Verdict.REFUTED:
@@ -530,3 +553,8 @@ class PromiscuousRule(Rule):
             elif finding.container is not None and finding.network is not None:
                 self._attachments[device] = _Attachment(finding.container, finding.network.id)
                 self._culprits.pop(device, None)
+
+
+def _image(name: str) -> str:
+    """An image's name; one that has lost its name goes by an id of 64 digits."""
+    return short(name.removeprefix("sha256:")) if name.startswith("sha256:") else name
