@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -149,6 +150,13 @@ def main() -> NoReturn:
         app()
     except Failure as failure:
         _say(str(failure))
+        _leave(FAILED)
+    except Exception as error:  # noqa: BLE001 - a fault of ours; a traceback would help nobody at 3 a.m.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _say(
+            f"this is a fault in verify-audit itself: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}, line {place.lineno}). Nothing was judged; please report it"
+        )
         _leave(FAILED)
     raise AssertionError  # app() always exits
 
