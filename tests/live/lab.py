@@ -458,9 +458,24 @@ def machine() -> Iterator[Machine]:
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_LOCK.open("a"))
         fcntl.flock(lock, fcntl.LOCK_EX)
+        stack.enter_context(_as_before(Path("/etc/docker/key.json")))  # engines up to 24 make it
         directory = Path(tempfile.mkdtemp(prefix="va-log-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         yield Machine(stack.enter_context(audit_log(directory / "audit")))
+
+
+@contextlib.contextmanager
+def _as_before(path: Path) -> Iterator[None]:
+    """Within the block the file may come to be; afterwards it is gone if it was not there before."""
+    there, directory_there = path.exists(), path.parent.exists()
+    try:
+        yield
+    finally:
+        if not there:
+            path.unlink(missing_ok=True)
+        if not directory_there:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 @contextlib.contextmanager

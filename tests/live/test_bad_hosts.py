@@ -64,7 +64,7 @@ def run(log: Path, docker_host: str) -> Run:
 def check_nothing_known(outcome: Run, findings: int = 2) -> None:
     """No verdict but INCONCLUSIVE, reasons given, nothing on stderr that is not a sentence, in time."""
     judgement = outcome.judgement
-    assert "Traceback" not in judgement.stderr
+    assert "Traceback" not in judgement.stderr, judgement.stderr
     assert outcome.verdicts == ["inconclusive"] * findings, judgement.stdout
     assert judgement.status == 10
     assert judgement.summary["unobservable"], "the report does not say that the engine could not be asked"
@@ -109,7 +109,7 @@ def test_nobody_at_the_address(log: Path, address: str) -> None:
 def test_no_address(log: Path, address: str) -> None:
     """What is no address is a wrong usage, or an engine that cannot be asked; never a traceback."""
     outcome = run(log, address)
-    assert "Traceback" not in outcome.judgement.stderr
+    assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert outcome.judgement.status in (2, 10)
     assert set(outcome.verdicts) <= {"inconclusive"}
     assert outcome.seconds < BOUND
@@ -251,7 +251,7 @@ def test_bad_answer(log: Path, tmp_path: Path, topic: str, how: str) -> None:
     path = tmp_path / "docker.sock"
     with fake_engine(path, behave):
         outcome = run(log, f"unix://{path}")
-    assert "Traceback" not in outcome.judgement.stderr
+    assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert outcome.verdicts == ["inconclusive"] * 2, outcome.judgement.stdout
     assert outcome.judgement.status == 10
     assert outcome.seconds < BOUND
@@ -293,7 +293,7 @@ def test_container_gone_between_list_and_inspect(log: Path, tmp_path: Path) -> N
     path = tmp_path / "docker.sock"
     with fake_engine(path, good):
         outcome = run(log, f"unix://{path}")
-    assert "Traceback" not in outcome.judgement.stderr
+    assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert outcome.verdicts == ["inconclusive"] * 2, outcome.judgement.stdout
     assert outcome.judgement.status == 10
 
@@ -308,7 +308,7 @@ def test_podman(log: Path, tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     with fake_engine(path, podman):
         outcome = run(log, f"unix://{path}")
-    assert "Traceback" not in outcome.judgement.stderr
+    assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert "confirmed" not in outcome.verdicts
     assert "odman" in outcome.judgement.stdout
 
@@ -324,7 +324,7 @@ def test_vanishes_at_any_moment(log: Path, tmp_path: Path) -> None:
         path = tmp_path / f"docker{number}.sock"
         with fake_engine(path, until):
             outcome = run(log, f"unix://{path}")
-        assert "Traceback" not in outcome.judgement.stderr
+        assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
         assert outcome.verdicts == ["inconclusive"] * 2, outcome.judgement.stdout
         assert outcome.judgement.status == 10
 
@@ -385,7 +385,7 @@ def test_engine_out_of_order(
     lab, events = lab_with_event
     end(lab)
     outcome = _in_lab(lab, events, bare=bare)
-    assert "Traceback" not in outcome.judgement.stderr
+    assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert "refuted" not in outcome.verdicts, outcome.judgement.stdout
     # The process that holds the socket is the actor still, as long as it is there.
     assert set(outcome.verdicts) <= (
