@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -10,7 +11,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from verify_audit.probes import netlink
 from verify_audit.probes.netlink import (
     NETLINK_ROUTE,
     NLM_F_DUMP,
@@ -76,7 +76,7 @@ class FakeChannel:
 
 def kernel(monkeypatch: pytest.MonkeyPatch, *runs: Sequence[Datagram]) -> FakeChannel:
     channel = FakeChannel(iter(runs))
-    monkeypatch.setattr(netlink.socket, "socket", channel)
+    monkeypatch.setattr(socket, "socket", channel)
     return channel
 
 
@@ -104,7 +104,7 @@ def test_a_dump_that_is_not_done_is_no_answer(monkeypatch: pytest.MonkeyPatch) -
 def test_the_time_for_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = kernel(monkeypatch, [message(LINK) for _ in range(9)])
     clock = iter(range(100))
-    monkeypatch.setattr(netlink.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     with pytest.raises(NetlinkError, match="did not finish its answer in 3 s"):
         request(NETLINK_ROUTE, 18, NLM_F_DUMP, b"", timeout=3.0)
     assert channel.timeouts == [2.0, 1.0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ EVENTS_KEPT = 256
 
 _OLDEST, _NEWEST = (1, 24), (1, 52)
 _FIRST_EVENT = 1
+_OK = 200
 Shape = TypeVar("Shape")
 
 
@@ -46,6 +47,12 @@ class EngineError(Exception):
 
 class GoneError(EngineError):
     """The engine knows no such thing (HTTP 404)."""
+
+
+# Numbers as an engine can give them: others may come from what is none, and are of no use to anyone.
+_Pid = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+_Seconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class _Loose(msgspec.Struct, rename="pascal"):
@@ -106,7 +113,7 @@ class _Container(_Loose):
     names: list[str] | None = None
     image: str = ""
     state: str = ""
-    created: float | None = None
+    created: _Seconds | None = None
     host_config: _HostConfig | None = None
     network_settings: _NetworkSettings | None = None
     ports: list[_Port] | None = None
@@ -114,7 +121,7 @@ class _Container(_Loose):
 
 class _State(_Loose):
     running: bool = False
-    pid: int = 0
+    pid: _Pid = 0
     started_at: str = ""
     finished_at: str = ""
 
@@ -156,11 +163,11 @@ class _EventActor(_Loose):
 
 
 class _Event(msgspec.Struct):
-    type: str = msgspec.field(default="", name="Type")
+    type: str = msgspec.field(name="Type")
     action: str = msgspec.field(default="", name="Action")
     actor: _EventActor | None = msgspec.field(default=None, name="Actor")
-    time: int = 0
-    nanoseconds: int = msgspec.field(default=0, name="timeNano")
+    time: _Seconds = 0
+    nanoseconds: _Nanoseconds = msgspec.field(default=0, name="timeNano")
 
 
 class EngineApi:
@@ -200,7 +207,7 @@ class EngineApi:
     def life(self, container_id: str) -> Life:
         """GET /containers/ID/json. GoneError when the container is no more."""
         api = self._api()
-        answer = _ask(lambda: api.inspect_container(container_id))
+        answer = _ask(lambda: api.inspect_container(container_id), may_be_gone=True)
         return parse_life(_shaped(answer, _Inspected, "GET /containers/ID/json"))
 
     def networks(self) -> tuple[Network, ...]:
@@ -213,11 +220,15 @@ class EngineApi:
 
         daemon_started_at: when its process started, None when that could not be found.
         """
-        # A time with a fraction goes as text, which the stubs do not know: whole seconds would wait for one to end.
-        api: Any = self._api()
+        api = self._api()
         now = time.time()
-        answer = _ask(lambda: list(api.events(since=_FIRST_EVENT, until=f"{now:.6f}", decode=True)))
-        return parse_history(_shaped(answer, list[_Event], "GET /events"), daemon_started_at, now)
+        # Not api.events(): it takes an error, or a stream that breaks off, for the end of the events.
+        url = f"{api.base_url}/v{api.api_version}/events"
+        reach = {"since": str(_FIRST_EVENT), "until": f"{now:.6f}"}  # whole seconds would wait for one to end
+        response = _ask(lambda: api.get(url, params=reach, timeout=self._timeout))
+        if response.status_code != _OK:
+            raise EngineError(f"the engine answered with HTTP {response.status_code}")
+        return parse_history(_events(response.content), daemon_started_at, now)
 
     def _api(self) -> APIClient:
         self.version()
@@ -229,6 +240,8 @@ class EngineApi:
         import docker  # noqa: PLC0415 - 90 ms, and not every run asks the engine
         from docker.errors import DockerException  # noqa: PLC0415
 
+        if not self._docker_host:
+            raise EngineError("no address of an engine was given")  # docker-py would take its default
         try:
             # No credentials, proxies or contexts of the user's: only this address.
             connect: Any = docker.APIClient  # its stubs know of whole seconds only
@@ -236,11 +249,15 @@ class EngineApi:
         except (DockerException, ValueError) as error:
             raise EngineError(f"{self._docker_host} is not an address that can be asked: {error}") from error
         client.trust_env = False
+        client.max_redirects = 0  # or a false engine could send us anywhere
         return client
 
 
-def _ask(question: Callable[[], Any]) -> Any:
-    """The answer, or EngineError in words that fit a report."""
+def _ask(question: Callable[[], Any], *, may_be_gone: bool = False) -> Any:
+    """The answer, or EngineError in words that fit a report.
+
+    may_be_gone: a 404 says that the thing is no more; to any other question it is no engine's answer.
+    """
     from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415
     from requests.exceptions import ConnectionError as NoConnection  # noqa: PLC0415
     from requests.exceptions import RequestException, Timeout  # noqa: PLC0415
@@ -249,7 +266,9 @@ def _ask(question: Callable[[], Any]) -> Any:
     try:
         return question()
     except NotFound as error:
-        raise GoneError("the engine has no such thing any more (HTTP 404)") from error
+        if may_be_gone:
+            raise GoneError("the engine has no such thing any more (HTTP 404)") from error
+        raise EngineError("the engine does not know the question (HTTP 404)") from error
     except APIError as error:
         status = error.response.status_code if error.response is not None else "error"
         raise EngineError(f"the engine answered with HTTP {status}") from error
@@ -283,8 +302,16 @@ def _innermost(error: BaseException) -> str:
 def _shaped(answer: Any, shape: type[Shape], query: str) -> Shape:
     try:
         return msgspec.convert(answer, shape, strict=False)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise EngineError(f"the answer to {query} is not an engine's: {error}") from error
+
+
+def _events(stream: bytes) -> list[_Event]:
+    """The events of GET /events, one a line."""
+    try:
+        return msgspec.json.Decoder(_Event, strict=False).decode_lines(stream)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise EngineError(f"the answer to GET /events is not an engine's: {error}") from error
 
 
 def _negotiated(offered: str) -> str:

@@ -83,6 +83,9 @@ class LiveHost:
     def _from_engine(self, question: Question[Fact]) -> Observation[Fact]:
         topic = _ENGINE_TOPICS[question.topic]
         waiting = self._ahead.get(question) or self._submit(question)
+        if self._engine_failure is not None and question != DAEMON and not waiting.done():
+            # The worker may be held up for good by the answer that was not finished.
+            return self._engine_unobservable(topic, question, self._engine_failure)
         try:
             fact, at = waiting.result(self._timeout * 3)
         except NotInTime:

@@ -50,19 +50,11 @@ _SOONER = "judge sooner, while what was changed is still there"
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What is known of one event: its records, and the command that made it."""
+    """What is known of one event: its records, the command that made it, and the tables (family, name)."""
 
-    event: Event
     records: tuple[NetfilterChange, ...]
     command: FirewallCommand | None
-
-    @property
-    def places(self) -> list[tuple[str, str]]:
-        """Family and table of each record, or of the command where there is no record."""
-        found = [(FAMILIES.get(each.family, str(each.family)), _text(each.table)) for each in self.records]
-        if not found and self.command is not None and self.command.family and self.command.table:
-            found = [(self.command.family, self.command.table)]
-        return list(dict.fromkeys(found))
+    places: tuple[tuple[str, str], ...]
 
     @property
     def subject(self) -> Subject:
@@ -83,7 +75,7 @@ class FirewallRule(Rule):
         super().__init__(picture, actors)
         self._layout = picture.layout
         self._accounts = Accounts(picture, picture.layout)
-        self._resolvers: dict[int, list[FirewallCommand]] = {}
+        self._resolvers: dict[int, set[FirewallCommand]] = {}
 
     def applies(self, event: Event) -> bool:
         """Whether the event changed the firewall."""
@@ -104,7 +96,7 @@ class FirewallRule(Rule):
         if call is None or command is None or command.chain not in _DNS_CHAINS:
             return
         if self._layout.explain_in_container(command) is not None:
-            self._resolvers.setdefault(call.ppid, []).append(command)
+            self._resolvers.setdefault(call.ppid, set()).add(command)
 
     def judge(self, event: Event) -> Finding:
         """The event, judged."""
@@ -120,28 +112,31 @@ class FirewallRule(Rule):
         elif case.actor.relation is Relation.UNCERTAIN:
             self._by_command(case, change)
         self._background(case)
+        subject = change.subject
         return case.finding(
             self.name,
-            change.subject,
-            lambda verdict, cause: self._headline(case, verdict, cause, change),
+            subject,
+            lambda verdict, cause: self._headline(case, verdict, cause, subject),
             "somebody else, whom nothing recorded",
         )
 
     def _records(self, case: Case, change: _Change) -> None:
         """What the records alone say against Docker: tables that it never touches, names that imitate."""
-        for record in case.event.of_type("NETFILTER_CFG"):
-            if decode.netfilter(record) is None:
-                case.lacks("the table", "a record is cut or of no known form", "look at the log file itself")
+        records = case.event.of_type("NETFILTER_CFG")
+        if len(records) != len(change.records):
+            case.lacks("the table", "a record is cut or of no known form", "look at the log file itself")
         for each in change.records:
-            family, table = FAMILIES.get(each.family, str(each.family)), _text(each.table)
-            source = from_log(case.event, case.event.of_type("NETFILTER_CFG")[0])
+            family, table = _family(each), _text(each.table)
+            if not each.odd and self._layout.makes_table(family, table):
+                continue
+            source = from_log(case.event, records[0])
             if each.odd:
                 case.disproves(
                     Step.FIREWALL,
                     "the table's name holds characters that imitate other fields, which no name of Docker's does",
                     source,
                 )
-            elif not self._layout.makes_table(family, table):
+            else:
                 case.disproves(
                     Step.FIREWALL,
                     f"Docker {self._layout.version} has no business with table {table} of family {family}",
@@ -327,7 +322,7 @@ class FirewallRule(Rule):
         the namespace of a container that was being started then has found its origin, and that of all else
         that the same parent did.
         """
-        siblings = self._resolvers.get(case.actor.call.ppid, []) if case.actor.call else []
+        siblings = self._resolvers.get(case.actor.call.ppid, set()) if case.actor.call else set()
         named = command.chain in _DNS_CHAINS and (
             command.action == "new_chain" or (command.truncated and bool(siblings))
         )
@@ -462,10 +457,8 @@ class FirewallRule(Rule):
         if case.container is None and len(containers) == 1 and nearest.container_id:
             case.container = container
 
-    def _headline(self, case: Case, verdict: Verdict, cause: Cause, change: _Change) -> str:
-        what = change.subject.command or (
-            f"table {change.subject.table}" if change.subject.table else "x_tables"
-        )
+    def _headline(self, case: Case, verdict: Verdict, cause: Cause, subject: Subject) -> str:
+        what = subject.command or (f"table {subject.table}" if subject.table else "x_tables")
         whose = ""
         if case.container is not None and verdict is Verdict.CONFIRMED:
             whose = f" for container {case.container.name or short(case.container.id)}"
@@ -515,12 +508,17 @@ def _holds(firewall: Firewall, change: _Change, command: FirewallCommand) -> boo
 
 
 def _read(event: Event) -> _Change:
-    records = tuple(
-        change
-        for record in event.of_type("NETFILTER_CFG")
-        if (change := decode.netfilter(record)) is not None
-    )
-    return _Change(event, records, _command(event))
+    decoded = map(decode.netfilter, event.of_type("NETFILTER_CFG"))
+    records = tuple(change for change in decoded if change is not None)
+    command = _command(event)
+    places = dict.fromkeys((_family(each), _text(each.table)) for each in records)
+    if not records and command is not None and command.family and command.table:
+        places = {(command.family, command.table): None}
+    return _Change(records, command, tuple(places))
+
+
+def _family(change: NetfilterChange) -> str:
+    return FAMILIES.get(change.family, str(change.family))
 
 
 def _command(event: Event) -> FirewallCommand | None:

@@ -39,6 +39,7 @@ class Layout:
         self._engine = engine
         self._networks = networks
         self._containers = containers
+        self._tables: dict[tuple[str, str], bool] = {}
         self._explanations: dict[tuple[object, ...], ExpectedRule | None] = {}
 
     @cached_property
@@ -101,7 +102,10 @@ class Layout:
 
     def makes_table(self, family: str, table: str) -> bool:
         """Whether Docker ever writes to such a table; True when its version is not known."""
-        return self.version is None or is_docker_table(self.version, family, table)
+        key = (family, table)
+        if key not in self._tables:
+            self._tables[key] = self.version is None or is_docker_table(self.version, family, table)
+        return self._tables[key]
 
     def makes_chain(self, name: str) -> bool:
         """Whether this version of Docker makes a chain of that name in the engine's namespace."""
