@@ -150,7 +150,7 @@ def main() -> NoReturn:
     # A run is short and keeps what it makes: looking for garbage in it is a third of its time.
     gc.disable()
     try:
-        app()
+        app(prog_name="verify-audit")
     except Failure as failure:
         _say(str(failure))
         _leave(FAILED)

@@ -66,7 +66,7 @@ def find_daemon(path: str, timeout: float) -> Daemon:
     except NetlinkError as error:
         raise DaemonError(f"sock_diag: {error}") from error
     except OSError as error:
-        raise DaemonError(f"{path}: {error.strerror or error}") from error
+        raise DaemonError(error.strerror or str(error)) from error
 
 
 def _ping(connection: socket.socket, deadline: float) -> bool:

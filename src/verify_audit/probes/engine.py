@@ -182,6 +182,7 @@ class EngineApi:
         self._timeout = timeout
         self._client: APIClient | None = None
         self._version: _Version | None = None
+        self._clients: list[APIClient] = []
 
     def version(self) -> _Version:
         """GET /version, once; from then on the API version is the highest that both sides know."""
@@ -236,6 +237,11 @@ class EngineApi:
             raise AssertionError
         return self._client
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        for client in self._clients:
+            client.close()
+
     def _connect(self, version: str) -> APIClient:
         import docker  # noqa: PLC0415 - 90 ms, and not every run asks the engine
         from docker.errors import DockerException  # noqa: PLC0415
@@ -250,6 +256,7 @@ class EngineApi:
             raise EngineError(f"{self._docker_host} is not an address that can be asked: {error}") from error
         client.trust_env = False
         client.max_redirects = 0  # or a false engine could send us anywhere
+        self._clients.append(client)
         return client
 
 
@@ -260,7 +267,7 @@ def _ask(question: Callable[[], Any], *, may_be_gone: bool = False) -> Any:
     """
     from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415
     from requests.exceptions import ConnectionError as NoConnection  # noqa: PLC0415
-    from requests.exceptions import RequestException, Timeout  # noqa: PLC0415
+    from requests.exceptions import JSONDecodeError, RequestException, Timeout  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     try:
@@ -276,6 +283,8 @@ def _ask(question: Callable[[], Any], *, may_be_gone: bool = False) -> Any:
         raise EngineError("the engine accepted the connection and did not answer in time") from error
     except NoConnection as error:
         raise EngineError(f"no engine answers there ({_innermost(error)})") from error
+    except JSONDecodeError as error:
+        raise EngineError("the answer is not an engine's (it is no JSON)") from error
     except (RequestException, HTTPError, DockerException) as error:
         raise EngineError(f"the engine's answer broke off or is no HTTP ({_innermost(error)})") from error
     except (ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError) as error:

@@ -314,8 +314,8 @@ class Accounts:
             return None
         return _Settled(
             f"the changes begin {apart(run.first, started)} the engine's own start, and the log has as many by nobody "
-            "known as its chains, its rules and those of its networks took, all of which are there, and nothing else under "
-            "its names",
+            "known as its chains, its rules and those of its networks took, all of which are there, and nothing else "
+            "under its names",
             layout.firewall,
         )
 

@@ -102,7 +102,7 @@ class Case:
             container=container,
             network=self.network,
             evidence=tuple(self.evidence),
-            missing=() if verdict is Verdict.CONFIRMED else tuple(dict.fromkeys(self.missing)),
+            missing=tuple(dict.fromkeys(self.missing)) if _open_question(verdict, cause) else (),
             warnings=tuple(self.warnings),
         )
 
@@ -122,3 +122,8 @@ class Case:
                 return self.other or Cause(CauseKind.UNKNOWN, unknown)
             case _:
                 return self.actor.cause if self.actor.call is not None else self.other or self.actor.cause
+
+
+def _open_question(verdict: Verdict, cause: Cause) -> bool:
+    """Whether what was missing still matters: not once it is known who did it."""
+    return verdict is Verdict.INCONCLUSIVE or (verdict is Verdict.REFUTED and cause.pid is None)

@@ -340,11 +340,9 @@ class PromiscuousRule(Rule):
                 SYSCALL_REMEDY,
             )
         else:
-            case.doubts(
-                Step.DEVICE,
-                f"{device} is on no Docker bridge, and the engine never makes it promiscuous",
-                link,
-            )
+            own = place.standing is Standing.DOCKER_BRIDGE
+            what = "its own bridges" if own else "a device that is on none of its bridges"
+            case.doubts(Step.DEVICE, f"the engine never makes {what} promiscuous", link)
             if not link.fact.promiscuity:
                 case.lacks(
                     "who had made it promiscuous",
