@@ -311,7 +311,7 @@ def _innermost(error: BaseException) -> str:
 def _shaped(answer: Any, shape: type[Shape], query: str) -> Shape:
     try:
         return msgspec.convert(answer, shape, strict=False)
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise EngineError(f"the answer to {query} is not an engine's: {error}") from error
 
 

@@ -7,6 +7,7 @@ server that dribbles its answer must not hold the run up longer than the bound s
 from __future__ import annotations
 
 import errno
+import json
 import queue
 import threading
 import time
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar, cast
+
+import msgspec
 
 from verify_audit.host.facts import Daemon, Link, PacketSocket, PacketSockets, Peer
 from verify_audit.host.firewall import Firewall
@@ -97,7 +100,8 @@ class LiveHost:
             return Absent(self._engine_provenance(topic, question, time.time()), str(error))
         except (EngineError, DaemonError) as error:
             return self._engine_unobservable(topic, question, error)
-        return Observed(fact, self._engine_provenance(topic, question, at))
+        raw = _raw(fact) if question.topic in _ONE_THING else ""
+        return Observed(fact, self._engine_provenance(topic, question, at), raw)
 
     def _submit(self, question: Question[Any]) -> Future[Any]:
         if self._worker is None:
@@ -188,7 +192,8 @@ class LiveHost:
     ) -> Observation[Answer]:
         provenance = Provenance(source, f"{query} in net:[{netns}]", time.time())
         try:
-            return Observed(within(pid, netns, lambda: look(netns)), provenance)
+            found = within(pid, netns, lambda: look(netns))
+            return Observed(found, provenance, "" if isinstance(found, Firewall) else _raw(found))
         except NetlinkError as error:
             if error.code == errno.ENODEV:
                 return Absent(provenance, "the kernel knows no such interface")
@@ -236,7 +241,7 @@ class LiveHost:
         if isinstance(answer, Observed):
             if answer.fact is None:
                 return Absent(answer.provenance, "no interface here has its peer there")
-            return Observed(answer.fact, answer.provenance)
+            return Observed(answer.fact, answer.provenance, answer.raw)
         return answer
 
     def _firewall(self, _: str) -> Observation[Firewall]:
@@ -260,7 +265,8 @@ class LiveHost:
                 provenance, "we are in another pid namespace than the one that the log counts in", _BE_ROOT
             )
         try:
-            return Observed(read_process(int(pid)), provenance)
+            process = read_process(int(pid))
+            return Observed(process, provenance, _raw(process))
         except ProcessLookupError as error:
             return Absent(provenance, str(error))
         except OSError as error:
@@ -269,7 +275,8 @@ class LiveHost:
     def _boot(self, _: str) -> Observation[Any]:
         provenance = Provenance("/proc", "/proc/sys/kernel/random/boot_id, CLOCK_BOOTTIME", time.time())
         try:
-            return Observed(boot(), provenance)
+            began = boot()
+            return Observed(began, provenance, _raw(began))
         except OSError as error:
             return Unobservable(provenance, error.strerror or str(error))
 
@@ -292,6 +299,14 @@ def _packet_sockets(netns: int) -> PacketSockets:
         )
     return PacketSockets(netns, tuple(sockets))
 
+
+def _raw(fact: Any) -> str:
+    """A fact as JSON, for the reader of a report who wants to see what was seen."""
+    return json.dumps(msgspec.to_builtins(fact), separators=(",", ":"))
+
+
+_ONE_THING = ("daemon", "engine", "life")
+"""The topics whose answer is about one thing, and short enough to be shown whole."""
 
 _ENGINE_TOPICS = {
     "daemon": "the peer of a connection to {host}, and the process that holds it",
