@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from verify_audit.audit.decode import Syscall, syscall
-from verify_audit.audit.record import Event
+from verify_audit.audit.record import Event, Record
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef
 from verify_audit.findings.words import clock, short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Process
-from verify_audit.host.observation import Observation, Observed, Provenance, Unobservable
+from verify_audit.host.observation import Observation, Observed, Unobservable
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import evidence, from_log, missing, neutral
 
@@ -95,13 +96,13 @@ class Actors:
         known = self._engines.get(key)
         if known is None:
             known = self._by_pid(event, from_log(event, record), call)
-            if known is not None:
-                self._engines[key] = known
+            if known is not None and known.is_docker and len(known.evidence) == 1:
+                self._engines[key] = known  # nothing in it is of this one event
         if known is not None:
             return replace(known, call=call)
         return self._not_the_engine(event, from_log(event, record), call, engine_acts_itself)
 
-    def _by_pid(self, event: Event, recorded: Provenance, call: Syscall) -> Actor | None:
+    def _by_pid(self, event: Event, recorded: Observed[Record], call: Syscall) -> Actor | None:
         """The actor where its pid or its parent's is the engine's."""
         picture = self._picture
         if not isinstance(picture.daemon, Observed) or not picture.ran_at(event.time):
@@ -162,7 +163,7 @@ class Actors:
         )
 
     def _not_the_engine(
-        self, event: Event, recorded: Provenance, call: Syscall, engine_acts_itself: bool
+        self, event: Event, recorded: Observed[Record], call: Syscall, engine_acts_itself: bool
     ) -> Actor:
         picture = self._picture
         own = picture.host.ask(ask.process(call.pid))
@@ -218,7 +219,7 @@ class Actors:
             )
         if picture.ran_at(event.time) is None:
             return self._uncertain(
-                event, call, f"{name} is alive, but which process the engine is could not be seen"
+                call, seen, f"{name} is alive, but which process the engine is could not be seen"
             )
         line = " <- ".join(
             f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)]
@@ -228,7 +229,7 @@ class Actors:
     def _gone(
         self,
         event: Event,
-        recorded: Provenance,
+        recorded: Observed[Record],
         call: Syscall,
         engine_acts_itself: bool,
         own: Observation[Process],
@@ -242,12 +243,12 @@ class Actors:
                 if ran is None
                 else "the engine has been restarted since, so an older one may have been it"
             )
-            actor = self._uncertain(event, call, f"{name} has ended, and {reason}")
+            actor = self._uncertain(call, recorded, f"{name} has ended, and {reason}")
             if isinstance(picture.daemon, Unobservable):
                 return replace(actor, missing=(missing("the engine's process", picture.daemon),))
             return actor
         if isinstance(own, Unobservable):
-            actor = self._uncertain(event, call, f"{name} could not be looked up")
+            actor = self._uncertain(call, recorded, f"{name} could not be looked up")
             return replace(actor, missing=(missing("the process that acted", own),))
         engine = picture.daemon.fact.process
         if engine_acts_itself:
@@ -260,13 +261,13 @@ class Actors:
                 Relation.OTHER, call, recorded, name, None,
                 f"login uid {_login(call.auid)}, session {_login(call.ses)} are not those that the engine's inherit",
             )  # fmt: skip
-        return self._uncertain(event, call, f"{name} and its parent {call.ppid} have ended")
+        return self._uncertain(call, recorded, f"{name} and its parent {call.ppid} have ended")
 
     def _other(
         self,
         relation: Relation,
         call: Syscall,
-        source: Observation[Process] | Provenance,
+        source: Observation[Any],
         name: str,
         container: ContainerRef | None,
         why: str = "",
@@ -289,11 +290,7 @@ class Actors:
             container=container,
         )
 
-    def _uncertain(self, event: Event, call: Syscall, reason: str) -> Actor:
-        record = event.first("SYSCALL")
-        source = (
-            from_log(event, record) if record is not None else Provenance("audit log", event.id, event.time)
-        )
+    def _uncertain(self, call: Syscall, source: Observation[Any], reason: str) -> Actor:
         return Actor(
             Relation.UNCERTAIN,
             Cause(CauseKind.UNKNOWN, _named(call), call.pid, _text(call.exe), call.auid),

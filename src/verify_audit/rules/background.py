@@ -42,4 +42,5 @@ def _firewall(layout: Layout) -> Evidence:
         layout.summary,
         layout.firewall,
         "iptables -S; iptables -t nat -S; nft list ruleset",
+        layout.unexplained,
     )

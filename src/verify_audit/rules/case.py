@@ -10,7 +10,7 @@ from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, NetworkRef, Subject
 from verify_audit.findings.verdict import Verdict, decide
-from verify_audit.host.observation import Observation, Provenance, Unobservable
+from verify_audit.host.observation import Observation, Unobservable
 from verify_audit.rules.actor import Actor
 from verify_audit.rules.statement import evidence, missing
 
@@ -36,35 +36,35 @@ class Case:
         self.missing.extend(self.actor.missing)
 
     def supports(
-        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+        self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
         """It fits that Docker did it."""
-        self._say(Bearing.FOR, Weight.SUPPORTING, step, statement, source, by_hand)
+        self._say(Bearing.FOR, Weight.SUPPORTING, step, statement, source, by_hand, raw)
 
     def proves(
-        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+        self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
         """Docker did it, unless something speaks against it."""
-        self._say(Bearing.FOR, Weight.DECISIVE, step, statement, source, by_hand)
+        self._say(Bearing.FOR, Weight.DECISIVE, step, statement, source, by_hand, raw)
 
     def doubts(
-        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+        self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
         """It does not fit that Docker did it."""
-        self._say(Bearing.AGAINST, Weight.SUPPORTING, step, statement, source, by_hand)
+        self._say(Bearing.AGAINST, Weight.SUPPORTING, step, statement, source, by_hand, raw)
 
     def disproves(
-        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+        self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
         """Something else did it. Where the engine is known to have acted this is only a doubt."""
         weight = Weight.SUPPORTING if self.actor.is_docker else Weight.DECISIVE
-        self._say(Bearing.AGAINST, weight, step, statement, source, by_hand)
+        self._say(Bearing.AGAINST, weight, step, statement, source, by_hand, raw)
 
     def notes(
-        self, step: Step, statement: str, source: Observation[Any] | Provenance, by_hand: str = ""
+        self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
         """Worth knowing; points neither way."""
-        self._say(Bearing.NEUTRAL, Weight.SUPPORTING, step, statement, source, by_hand)
+        self._say(Bearing.NEUTRAL, Weight.SUPPORTING, step, statement, source, by_hand, raw)
 
     def lacks(self, what: str, why: str, remedy: str) -> None:
         """Something that would have helped could not be had."""
@@ -80,10 +80,11 @@ class Case:
         weight: Weight,
         step: Step,
         statement: str,
-        source: Observation[Any] | Provenance,
+        source: Observation[Any],
         by_hand: str,
+        raw: str,
     ) -> None:
-        self.evidence.append(evidence(bearing, weight, step, statement, source, by_hand))
+        self.evidence.append(evidence(bearing, weight, step, statement, source, by_hand, raw))
 
     def finding(
         self, rule: str, subject: Subject, headline: Callable[[Verdict, Cause], str], unknown: str

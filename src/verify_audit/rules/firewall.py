@@ -35,7 +35,7 @@ from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.layout import FAMILIES, live
 from verify_audit.rules.picture import START_SLACK, Picture
-from verify_audit.rules.statement import from_log
+from verify_audit.rules.statement import from_log, quoted
 
 BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
@@ -185,7 +185,7 @@ class FirewallRule(Rule):
             purpose = f"for this: {expected.because}" if expected else "for nothing that this engine sets up"
             case.notes(
                 Step.FIREWALL, f"the rule is in {place} now ({found[0].backend}{handle}), {purpose}",
-                self._layout.firewall, by_hand,
+                self._layout.firewall, by_hand, str(found[0]),
             )  # fmt: skip
         elif isinstance(self._layout.firewall, Observed):
             case.notes(Step.FIREWALL, f"the rule is not in {place} now", self._layout.firewall, by_hand)
@@ -232,7 +232,7 @@ class FirewallRule(Rule):
         if (
             isinstance(living, Observed)
             and living.fact.started_at <= case.event.time + START_SLACK
-            and self._by_living(case, living, source.query)
+            and self._by_living(case, living, source.provenance.query)
         ):
             return
         self._accounts.settle(case)
@@ -447,6 +447,7 @@ class FirewallRule(Rule):
             f"the engine reported `{what}` {apart(nearest.at, case.event.time)} the record",
             self.picture.history,
             _events_by_hand(case.event),
+            quoted(nearest),
         )
         if not case.actor.is_docker:
             return

@@ -100,6 +100,22 @@ class Layout:
             sentence += f"; {len(self.attribution.missing)} that it sets up are missing"
         return sentence
 
+    @cached_property
+    def unexplained(self) -> str:
+        """What stands under Docker's names and is none of its own, and what is missing of that, a line each."""
+        if self.attribution is None:
+            return ""
+        lines = [f"not Docker's: {rule}" for rule in self.attribution.unexplained]
+        lines += [
+            f"not Docker's: chain {chain.name} of table {chain.table}"
+            for chain in self.attribution.foreign_chains
+        ]
+        lines += [
+            f"missing: -t {rule.table} -A {rule.chain} {rule.spec} ({rule.because})"
+            for rule in self.attribution.missing
+        ]
+        return "\n".join(lines)
+
     def makes_table(self, family: str, table: str) -> bool:
         """Whether Docker ever writes to such a table; True when its version is not known."""
         key = (family, table)

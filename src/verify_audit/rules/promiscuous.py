@@ -30,7 +30,7 @@ from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.picture import START_SLACK, Picture, Place, Standing
-from verify_audit.rules.statement import from_log
+from verify_audit.rules.statement import from_log, quoted
 
 EARLY, LATE = 0.5, 2.5
 """Seconds before and after the record within which the engine's own event for it lies. On engines 20.10,
@@ -187,6 +187,7 @@ class PromiscuousRule(Rule):
                 f"{apart(near[0].at, event.time)} the record",
                 picture.history,
                 by_hand,
+                quoted(near[0]),
             )
             self._conclude(case, place, device)
         elif picture.covers(event.time - EARLY, event.time + LATE):
@@ -375,6 +376,7 @@ class PromiscuousRule(Rule):
                         f"{device} was container {known.container.name}'s, as its own enter record showed; the engine "
                         f"disconnected that {apart(mine[0].at, event.time)} this record, and the device is gone",
                         picture.history,
+                        raw=quoted(mine[0]),
                     )
                     return
             self._only_times(case, leaves, device, "disconnected", "from")
@@ -430,6 +432,7 @@ class PromiscuousRule(Rule):
                 f"{network.name if network else '?'} {apart(near[0].at, event.time)} the record",
                 picture.history,
                 by_hand,
+                quoted(near[0]),
             )
             if case.actor.is_docker:
                 case.container, case.network = container, network
