@@ -46,10 +46,18 @@ def find_daemon(path: str, timeout: float) -> Daemon:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
             connection.settimeout(timeout)
-            connection.connect(path)
-            named = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            answered = _ping(connection, deadline)
-            peer = peer_inode(os.fstat(connection.fileno()).st_ino) if answered else 0
+            named = peer = 0
+            try:
+                connection.connect(path)
+            except BlockingIOError:
+                answered = False  # the queue is full: for long nobody has accepted anything
+            else:
+                named = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[
+                    0
+                ]
+                answered = _ping(connection, deadline)
+            if answered:
+                peer = peer_inode(os.fstat(connection.fileno()).st_ino)
             if peer:
                 pids = holders([peer], first=[named])[peer]
                 how = "holds the other end of our connection to the API socket"
@@ -98,7 +106,7 @@ def _listeners(path: str, named: int) -> list[int]:
         NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, _diag_request(0, _SHOW_VFS, 1 << _LISTENING)
     )
     inodes = [inode for inode, vfs in map(parse_listener, replies) if vfs == file.st_ino]
-    found = holders(inodes, first=[named] if named != 1 else [])
+    found = holders(inodes, first=[named] if named > 1 else [])
     return sorted({pid for pids in found.values() for pid in pids if pid != 1})
 
 

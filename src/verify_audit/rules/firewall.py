@@ -151,7 +151,8 @@ class FirewallRule(Rule):
 
     def _by_engine(self, case: Case, change: _Change) -> None:
         """The engine did it. Does it fit what it was doing then, and what for?"""
-        self._standing(case, change)
+        if change.command is None or not self._in_container(case, change, change.command):
+            self._standing(case, change)
         activity = self._activity(case.event)
         if activity:
             self._tell_activity(case, activity)
@@ -315,20 +316,49 @@ class FirewallRule(Rule):
             )
 
     def _in_container(self, case: Case, change: _Change, command: FirewallCommand) -> bool:
-        """Docker's name server for a container: rules in the container's own namespace.
+        """Docker's name server for a container: rules in the container's own namespace. Whether it is that.
 
         Engine 20.10 has them made by a process that it re-executes and that is gone at once, so the
         parent cannot be told. The ports in them are chosen by the kernel: whoever finds the very rule in
         the namespace of a container that was being started then has found its origin, and that of all else
         that the same parent did.
         """
-        siblings = self._resolvers.get(case.actor.call.ppid, set()) if case.actor.call else set()
+        call = case.actor.call
+        # The engine is parent to the rules of every container; a process of its own is to those of one.
+        siblings = self._resolvers.get(call.ppid, set()) if call and not case.actor.is_docker else set()
         named = command.chain in _DNS_CHAINS and (
             command.action == "new_chain" or (command.truncated and bool(siblings))
         )
         if not named and self._layout.explain_in_container(command) is None:
             return False
-        inside: list[Container] = []
+        holding = self._holding(case, change, command, siblings)
+        if not holding:
+            case.lacks(
+                "the firewall of the container's namespace",
+                "no container that was being started then holds such a rule now",
+                _SOONER,
+            )
+            return True
+        container, source = holding[0]
+        if len(holding) == 1:
+            case.container = self.picture.container_ref(container.id)
+            user = [each for each in container.endpoints if each.network_name != "bridge"]
+            case.network = self.picture.network_ref(user[0].network_id) if len(user) == 1 else None
+        names = ", ".join(each.name for each, _ in holding)
+        say = case.notes if case.actor.is_docker else case.proves
+        say(
+            Step.FIREWALL,
+            f"it is in the namespace of container {names}, which was being started then: {_DNS}",
+            source,
+            f"nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {short(container.id)}) -n iptables -t nat -S",
+        )
+        return True
+
+    def _holding(
+        self, case: Case, change: _Change, command: FirewallCommand, siblings: set[FirewallCommand]
+    ) -> list[tuple[Container, Observed[Firewall]]]:
+        """The containers being started then whose namespace holds what a command, and its siblings, made."""
+        found = []
         for container in self._starting(case.event):
             life = self.picture.host.ask(ask.life(container.id))
             if not isinstance(life, Observed) or not life.fact.pid:
@@ -341,27 +371,8 @@ class FirewallRule(Rule):
                 and _holds(answer.fact, change, command)
                 and all(live(answer.fact, sibling) for sibling in siblings)
             ):
-                inside.append(container)
-                source = answer
-        if not inside:
-            case.lacks(
-                "the firewall of the container's namespace",
-                "no container that was being started then holds such a rule now",
-                _SOONER,
-            )
-            return True
-        if len(inside) == 1:
-            case.container = self.picture.container_ref(inside[0].id)
-            user = [each for each in inside[0].endpoints if each.network_name != "bridge"]
-            case.network = self.picture.network_ref(user[0].network_id) if len(user) == 1 else None
-        names = ", ".join(container.name for container in inside)
-        case.proves(
-            Step.FIREWALL,
-            f"it is in the namespace of container {names}, which was being started then: {_DNS}",
-            source,
-            f"nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {short(inside[0].id)}) -n iptables -t nat -S",
-        )
-        return True
+                found.append((container, answer))
+        return found
 
     def _starting(self, event: Event) -> list[Container]:
         """The containers that the engine was starting or connecting around the event."""
