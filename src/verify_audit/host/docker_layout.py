@@ -251,9 +251,9 @@ def jumps_put_back(version: str) -> int | None:
 
     The same number at `network create` (DOCKER-ISOLATION-STAGE-1 and DOCKER-USER) and at the first start on
     a host (DOCKER-USER, once for itself and once for the default network). None where it has not been
-    counted on a live engine of that time; it was on 20.10.24.
+    counted on a live engine of that time; it was on 20.10.24 and 26.1.5.
     """
-    return 2 if (20, 10, 0) <= parse_version(version) < (21, 0, 0) else None
+    return 2 if (20, 10, 0) <= parse_version(version) < (27, 0, 0) else None
 
 
 def _each_once(rules: Iterable[ExpectedRule]) -> tuple[ExpectedRule, ...]:
