@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.probe_samples import replies
+from verify_audit.probes.netlink import NetlinkError
+from verify_audit.probes.sniffers import SocketEntry, parse_packet_sockets, read_packet_sockets
+
+
+def test_tcpdump_on_a_bridge_and_on_all_interfaces() -> None:
+    assert parse_packet_sockets(replies("packet sockets")) == (
+        SocketEntry(inode=202471, protocol=3, ifindex=2, uid=0, memberships=(2,)),
+        SocketEntry(inode=202544, protocol=3, ifindex=0, uid=0, memberships=()),
+    )
+
+
+def test_none() -> None:
+    assert parse_packet_sockets([]) == ()
+
+
+@pytest.mark.parametrize("length", [0, 16, 20, 31])
+def test_a_cut_reply_is_an_error_and_not_one_socket_less(length: int) -> None:
+    first, second = replies("packet sockets")
+    with pytest.raises(NetlinkError, match="cannot be read"):
+        parse_packet_sockets([first, second[:length]])
+
+
+@given(st.data())
+def test_a_cut_or_changed_reply_is_read_or_a_netlink_error(data: st.DataObject) -> None:
+    changed = bytearray(replies("packet sockets")[0])
+    if data.draw(st.booleans()):
+        del changed[data.draw(st.integers(0, len(changed) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 3))):
+        if changed:
+            changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        (entry,) = parse_packet_sockets([bytes(changed)])
+    except NetlinkError:
+        return
+    assert entry.inode >= 0
+
+
+def test_the_kernel_gives_its_list() -> None:
+    parse_packet_sockets(read_packet_sockets())
