@@ -260,7 +260,7 @@ def test_who_holds_a_packet_socket() -> None:
         pytest.skip("packet sockets are for root")
     with packet:
         packet.bind(("lo", 0x0003))
-        answer = HOST.ask(ask.PACKET_SOCKETS)
+        answer = HOST.ask(ask.packet_sockets(1))
         inode = os.fstat(packet.fileno()).st_ino
     assert isinstance(answer, Observed)
     (ours,) = [each for each in answer.fact.sockets if each.inode == inode]

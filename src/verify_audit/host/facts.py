@@ -259,7 +259,7 @@ class PacketSocket:
 
 @dataclass(frozen=True, slots=True)
 class PacketSockets:
-    """Every packet socket of one network namespace."""
+    """The packet sockets on one interface: bound to it, or holding promiscuous mode on it."""
 
     netns: int
     sockets: tuple[PacketSocket, ...]

@@ -42,7 +42,6 @@ CONTAINERS: Question[tuple[Container, ...]] = Question("containers")
 NETWORKS: Question[tuple[Network, ...]] = Question("networks")
 HISTORY: Question[History] = Question("history")
 FIREWALL: Question[Firewall] = Question("firewall")
-PACKET_SOCKETS: Question[PacketSockets] = Question("packet-sockets")
 BOOT: Question[Boot] = Question("boot")
 
 
@@ -64,6 +63,11 @@ def link_at(ifindex: int) -> Question[Link]:
 def peer(nsid: int, ifindex: int) -> Question[Peer]:
     """The interface of that index in the namespace that the engine's namespace calls `nsid`."""
     return Question("peer", f"{nsid}/{ifindex}")
+
+
+def packet_sockets(ifindex: int) -> Question[PacketSockets]:
+    """Who has a packet socket on the interface of that index in the engine's network namespace."""
+    return Question("packet-sockets", str(ifindex))
 
 
 def nsid_of(pid: int) -> Question[int]:

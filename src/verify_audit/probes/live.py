@@ -253,8 +253,12 @@ class LiveHost:
             return Absent(Provenance("/proc", f"/proc/{pid}/ns/net", time.time()), "the process is gone")
         return self._look("nf_tables and x_tables", "all chains and rules", int(pid), netns, read_firewall)
 
-    def _packet_sockets(self, _: str) -> Observation[PacketSockets]:
-        return self._in_namespace("sock_diag and /proc/*/fd", "PACKET_DIAG dump", _packet_sockets)
+    def _packet_sockets(self, ifindex: str) -> Observation[PacketSockets]:
+        return self._in_namespace(
+            "sock_diag and /proc/*/fd",
+            f"PACKET_DIAG dump, those on index {ifindex}",
+            lambda netns: _packet_sockets(netns, int(ifindex)),
+        )
 
     # Processes
 
@@ -281,8 +285,10 @@ class LiveHost:
             return Unobservable(provenance, error.strerror or str(error))
 
 
-def _packet_sockets(netns: int) -> PacketSockets:
-    entries = parse_packet_sockets(read_packet_sockets())
+def _packet_sockets(netns: int, ifindex: int) -> PacketSockets:
+    listed = parse_packet_sockets(read_packet_sockets())
+    # Only for these is /proc searched for a holder, which takes long where there are many processes.
+    entries = [each for each in listed if ifindex in (each.ifindex, *each.memberships)]
     found = holders(entry.inode for entry in entries) if entries else {}
     sockets = []
     for entry in entries:

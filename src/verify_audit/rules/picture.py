@@ -23,7 +23,7 @@ from verify_audit.host.facts import (
     Life,
     Link,
     Network,
-    PacketSocket,
+    PacketSockets,
     Peer,
     Process,
     Product,
@@ -313,20 +313,6 @@ class Picture:
 
     # Listeners
 
-    @cached_property
-    def packet_sockets(self) -> Observation[tuple[PacketSocket, ...]]:
-        """Every packet socket in the engine's network namespace."""
-        answer = self.host.ask(ask.PACKET_SOCKETS)
-        if isinstance(answer, Observed):
-            return Observed(answer.fact.sockets, answer.provenance, answer.raw)
-        return answer
-
-    def listeners(self, ifindex: int) -> list[PacketSocket]:
+    def listeners(self, ifindex: int) -> Observation[PacketSockets]:
         """The sockets that asked for promiscuous mode on an interface, or are bound to it."""
-        if not isinstance(self.packet_sockets, Observed):
-            return []
-        return [
-            socket
-            for socket in self.packet_sockets.fact
-            if ifindex in socket.memberships or socket.ifindex == ifindex
-        ]
+        return self.host.ask(ask.packet_sockets(ifindex))

@@ -275,7 +275,9 @@ class PromiscuousRule(Rule):
 
     def _members(self, link: Link) -> list[PacketSocket]:
         """The sockets that hold promiscuous mode on an interface."""
-        return [each for each in self.picture.listeners(link.ifindex) if link.ifindex in each.memberships]
+        answer = self.picture.listeners(link.ifindex)
+        sockets = answer.fact.sockets if isinstance(answer, Observed) else ()
+        return [each for each in sockets if link.ifindex in each.memberships]
 
     @staticmethod
     def _began_after(socket: PacketSocket, event: Event) -> bool:
@@ -471,12 +473,13 @@ class PromiscuousRule(Rule):
 
     def _listeners(self, case: Case, link: Observed[Link], device: str, *, enters: bool) -> None:
         """Who has a packet socket on the device: the cause, or at least worth a warning."""
-        sockets = self.picture.packet_sockets
-        if isinstance(sockets, Unobservable):
-            case.could_not_see("who listens", sockets)
+        sockets = self.picture.listeners(link.fact.ifindex)
+        if not isinstance(sockets, Observed):
+            if isinstance(sockets, Unobservable):
+                case.could_not_see("who listens", sockets)
             return
         port = link.fact.slave_kind == "bridge"
-        for socket in self.picture.listeners(link.fact.ifindex):
+        for socket in sockets.fact.sockets:
             asked = link.fact.ifindex in socket.memberships
             name, cause = self._listener(socket)
             how = "in promiscuous mode" if asked else "without asking for promiscuous mode"

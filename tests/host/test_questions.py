@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from verify_audit.host import questions as ask
+from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
+from verify_audit.host.questions import TOPICS, AskedOnce, Question, never_asked
+
+WHERE = Provenance("made up", "asked", 1.0)
+
+
+class Counting:
+    """A host that answers each question with the next answer."""
+
+    def __init__(self, *answers: Observation[Any]) -> None:
+        self._answers = iter(answers)
+        self.asked: list[Question[Any]] = []
+
+    def ask(self, question: Question[Any]) -> Observation[Any]:
+        self.asked.append(question)
+        return next(self._answers)
+
+
+@pytest.mark.parametrize("answer", [Observed(0, WHERE), Absent(WHERE), Unobservable(WHERE, "no")])
+def test_a_question_is_asked_once_whatever_the_answer_was(answer: Observation[int]) -> None:
+    host = Counting(answer)
+    once = AskedOnce(host)
+    assert [once.ask(ask.nsid_of(7)) for _ in range(3)] == [answer] * 3
+    assert host.asked == [ask.nsid_of(7)]
+    assert once.answers == {ask.nsid_of(7): answer}
+
+
+def test_other_questions_are_asked_for_themselves() -> None:
+    host = Counting(Absent(WHERE, "a"), Absent(WHERE, "b"), Absent(WHERE, "c"))
+    once = AskedOnce(host)
+    for question in (ask.link("a"), ask.link("b"), ask.link_at(1), ask.link("a")):
+        once.ask(question)
+    assert host.asked == [ask.link("a"), ask.link("b"), ask.link_at(1)]
+
+
+def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
+    questions: list[Question[Any]] = [
+        ask.ENGINE,
+        ask.DAEMON,
+        ask.CONTAINERS,
+        ask.NETWORKS,
+        ask.HISTORY,
+        ask.FIREWALL,
+        ask.packet_sockets(1),
+        ask.BOOT,
+        ask.life("1" * 64),
+        ask.link("eth0"),
+        ask.link_at(2),
+        ask.peer(0, 2),
+        ask.nsid_of(1),
+        ask.container_firewall(1),
+        ask.process(1),
+    ]
+    assert sorted(question.topic for question in questions) == sorted(TOPICS)
+
+
+def test_things_that_differ_are_asked_about_differently() -> None:
+    assert ask.peer(1, 23) != ask.peer(12, 3)
+    assert ask.link("2") != ask.link_at(2)
+    assert ask.process(1) != ask.nsid_of(1)
+
+
+def test_what_was_never_asked_is_unobservable_and_says_what_to_do() -> None:
+    answer = never_asked(ask.link("eth0"), "recorded host", 5.0)
+    assert answer.provenance == Provenance("recorded host", "link eth0", 5.0)
+    assert "not recorded" in answer.reason
+    assert "--save-host" in answer.remedy
+    assert never_asked(ask.ENGINE, "x", 5.0).provenance.query == "engine"
