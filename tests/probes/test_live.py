@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from tests.fake_engine import Behaviour, FakeEngine, docker, drip, hang, reply
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Daemon
-from verify_audit.host.observation import Absent, Observed, Unobservable
+from verify_audit.host.observation import Absent, Observation, Observed, Unobservable
 from verify_audit.host.questions import TOPICS, Question
 from verify_audit.probes import live
 from verify_audit.probes.firewall import FirewallError
+from verify_audit.probes.links import read_link
 from verify_audit.probes.live import LiveHost
 from verify_audit.probes.namespace import NamespaceError, own_netns
 from verify_audit.probes.netlink import NetlinkError
@@ -70,7 +71,7 @@ def test_an_engine_that_answers(path: Path) -> None:
     with FakeEngine(path, docker(), default=reply(b"OK")) as server:
         host = LiveHost(server.address, 5)
         host.ask_ahead()
-        answers = {question: host.ask(question) for question in (ask.DAEMON, *ENGINES)}
+        answers: dict[Question[Any], Any] = {each: host.ask(each) for each in (ask.DAEMON, *ENGINES)}
     assert all(isinstance(answer, Observed) for answer in answers.values()), answers
     daemon = answers[ask.DAEMON]
     assert daemon.fact.process.identity.pid == os.getpid()
@@ -168,7 +169,7 @@ def test_nothing_is_asked_of_the_engine_before_the_first_question(path: Path) ->
 )
 def test_asking_never_raises(topic: str, name: str, number: int, other: int) -> None:
     subject = {"link": name, "peer": f"{other}/{number}", "boot": ""}.get(topic, str(number))
-    answer = HOST.ask(Question(topic, subject))
+    answer: Observation[Any] = HOST.ask(Question(topic, subject))
     assert isinstance(answer, Observed | Absent | Unobservable)
     if not isinstance(answer, Observed):
         assert (answer.reason if isinstance(answer, Unobservable) else answer.detail) != ""
@@ -195,7 +196,7 @@ def test_the_loopback_interface_and_one_that_is_not_there() -> None:
 
 
 def test_a_device_by_another_name_of_its_own_is_not_that_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_real_name = live.read_link(name=b"lo")
+    by_real_name = read_link(name=b"lo")
     monkeypatch.setattr(live, "read_link", lambda **_: by_real_name)
     answer = HOST.ask(ask.link("veth1234567"))
     assert isinstance(answer, Absent)
