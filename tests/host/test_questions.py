@@ -64,7 +64,7 @@ def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
 def test_things_that_differ_are_asked_about_differently() -> None:
     assert ask.peer(1, 23) != ask.peer(12, 3)
     assert ask.link("2") != ask.link_at(2)
-    assert ask.process(1) != ask.nsid_of(1)
+    assert len({each.topic for each in (ask.process(1), ask.nsid_of(1), ask.container_firewall(1))}) == 3
 
 
 def test_what_was_never_asked_is_unobservable_and_says_what_to_do() -> None:
