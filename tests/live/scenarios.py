@@ -37,8 +37,8 @@ Steps = Generator[Sequence["Expected"], None, None]
 class Expected:
     """Events of one kind, and what is to be said of each.
 
-    Which: rule and `device` or `table`, `enters`, `command` (the comm) and, where there are companions,
-    `exe` and `title` (the command line); patterns for the whole. There must be `least` to `most`.
+    Which: rule and `device` or `table`, `enters`, `command` (the comm), `pids` of those who acted and, where
+    there are companions, `exe` and `title` (the command line); patterns for the whole. There must be `least` to `most`.
     What: the verdicts allowed, with companions and bare; and with companions, or when confirmed, the
     kind of cause, the container's name, network and bridge.
     """
@@ -53,6 +53,7 @@ class Expected:
     command: str = ".*"
     exe: str = ".*"
     title: str = ".*"
+    pids: frozenset[int] | None = None
     least: int = 1
     most: int = 1000
     cause: str | None = None
@@ -68,6 +69,8 @@ class Expected:
     def fits(self, event: LogEvent) -> bool:
         """Whether this is about that event."""
         if event.syscall is not None and not re.fullmatch(self.exe, event.syscall.field("exe") or ""):
+            return False
+        if self.pids is not None and not event.pids & self.pids:
             return False
         titles = [proctitle(line.body) for line in event.of("PROCTITLE")]
         if any(not re.fullmatch(self.title, title, re.DOTALL) for title in titles):
@@ -287,6 +290,7 @@ def attack_on_rules(
     bare: frozenset[str] = REFUTED | INCONCLUSIVE,
     command: str = ".*",
     container: str | None = None,
+    pids: frozenset[int] | None = None,
     least: int = 1,
 ) -> Expected:
     """A firewall changed by somebody else."""
@@ -299,6 +303,7 @@ def attack_on_rules(
         command=command,
         cause=cause,
         container=container,
+        pids=pids,
         least=least,
     )
 
@@ -846,6 +851,68 @@ def chain_by_hand(lab: Lab) -> Steps:
         yield [attack_on_rules("the chain", command="iptables")]
     finally:
         lab.iptables("-X", "DOCKER-X")
+
+
+def _by_hand(lab: Lab, *commands: Sequence[str]) -> frozenset[int]:
+    """Run these one after the other; their pids, which bare records name as well."""
+    pids = set()
+    for command in commands:
+        process = lab.popen(*command)
+        pids.add(process.pid)
+        if process.wait(10):
+            raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}")
+    return frozenset(pids)
+
+
+@scenario("a chain made and unmade right after the engine starts", needs_engine=False)
+def chain_amid_start(lab: Lab) -> Steps:
+    lab.stop_engine()
+    yield ()
+    lab.start_engine()
+    pids = _by_hand(lab, ("iptables", "-N", "DOCKER-X"), ("iptables", "-X", "DOCKER-X"))
+    yield [
+        attack_on_rules("by hand", command="iptables", pids=pids, least=2),
+        docker_rules("Docker's chains", least=3),
+    ]
+
+
+@scenario("Docker's rule made and unmade right after Docker made it")
+def rule_amid_run(lab: Lab) -> Steps:
+    yield ()
+    try:
+        _run(lab, "shadowed", "-p", "18086:86")
+        address = lab.inspect("shadowed", "{{.NetworkSettings.IPAddress}}")
+        rule = (
+            *("DOCKER", "!", "-i", "docker0", "-o", "docker0", "-p", "tcp", "-d", address),
+            *("--dport", "86", "-j", "ACCEPT"),
+        )
+        pids = _by_hand(lab, ("iptables", "--wait", "-A", *rule), ("iptables", "--wait", "-D", *rule))
+        yield [
+            attack_on_rules("by hand", command="iptables", pids=pids, least=2),
+            docker_port(lab.veth_of("shadowed"), "shadowed"),
+            docker_rules("the published port", least=3, container="shadowed"),
+        ]
+    finally:
+        lab.remove("shadowed")
+
+
+@scenario("a rule inside a container's namespace right after Docker's")
+def rule_amid_connect(lab: Lab) -> Steps:
+    with _network(lab, "crowded") as bridge:
+        yield ()
+        try:
+            _run(lab, "victim", "--network", "crowded")
+            pid = lab.inspect("victim", "{{.State.Pid}}")
+            inside = ("nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "-t", "nat")
+            rule = ("DOCKER_OUTPUT", "-d", "203.0.113.9", "-j", "ACCEPT")
+            pids = _by_hand(lab, (*inside, "-A", *rule), (*inside, "-D", *rule))
+            yield [
+                attack_on_rules("by hand", "nat", command="iptables", pids=pids, least=2),
+                docker_port(lab.veth_of("victim"), "victim", network="crowded", bridge=bridge),
+                docker_rules("the rules for names"),
+            ]
+        finally:
+            lab.remove("victim")
 
 
 @scenario("iptables-restore by hand")
