@@ -92,7 +92,7 @@ def timestamp(at: float) -> str:
         moment = datetime.fromtimestamp(at, UTC)
     except (OverflowError, ValueError, OSError):
         return f"{at:.3f}"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{round(at * 1000) % 1000:03d}Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def _evidence(piece: Evidence) -> dict[str, Any]:
 
 def _line(value: dict[str, Any]) -> str:
     line = json.dumps(value, separators=(",", ":"))
-    if "\\udc" in line:
+    if "\\ud" in line:
         # Bytes that were no UTF-8 are half surrogates here, which strict readers of JSON refuse.
         line = json.dumps(_whole(value), separators=(",", ":"))
-    return line
+    return line.replace("\x7f", "\\u007f")  # the one control character that JSON lets through
 
 
 def _whole(value: Any) -> Any:

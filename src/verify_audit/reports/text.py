@@ -190,7 +190,12 @@ def _coloured(lines: Iterable[Line], width: int | None) -> str:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(
-        file=io.StringIO(), force_terminal=True, color_system="standard", width=10_000, legacy_windows=False
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="standard",
+        no_color=False,  # whether to is the caller's to decide, not the environment's
+        width=10_000,
+        legacy_windows=False,
     )
     for line in lines:
         for row in _wrapped(line, width):
