@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,13 @@ class Run:
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """Two bare records of a minute ago: an interface, and a rule."""
+    return write_log(tmp_path)
+
+
+def write_log(directory: Path) -> Path:
+    """The same, for whoever has no fixture."""
     at = f"{time.time() - 60:.3f}"
-    path = tmp_path / "audit.log"
+    path = directory / "audit.log"
     path.write_text(
         f"type=ANOM_PROMISCUOUS msg=audit({at}:71): dev=vethc0ffee0 prom=256 old_prom=0 "
         "auid=4294967295 uid=0 gid=0 ses=4294967295\n"
@@ -226,31 +232,49 @@ _BAD = {
 
 
 _BAD_ANSWERS = (
-    *("an empty object", "null", "a list of nulls", "deep nesting", "half an object", "control characters"),
+    *("JSON: an empty object", "JSON: null", "JSON: a list of nulls", "JSON: deep nesting"),
+    *("JSON: half an object", "JSON: control characters"),
     *("silent", "closing", "dribbling", "HTTP 404"),
 )
 
 
-@pytest.mark.parametrize("name", _BAD)
-def test_bad_server(log: Path, tmp_path: Path, name: str) -> None:
+def _only_for(topic: str, bad: Behaviour) -> Behaviour:
+    """Bad when asked that, else good."""
+    return lambda connection, path: (bad if f"/{topic}" in path else good)(connection, path)
+
+
+_TOPICS = ("info", "containers/json", "networks", "events")
+_CASES = {
+    **_BAD,
+    **{f"{how}, to {topic}": _only_for(topic, _BAD[how]) for topic in _TOPICS for how in _BAD_ANSWERS},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Run]]:
+    """The runs against all bad servers that were chosen, some at a time: most of a run is waiting."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    chosen = [call.params["bad"] for call in calls if call is not None and "bad" in call.params]
+
+    def one(name: str) -> Run:
+        directory = tmp_path_factory.mktemp("bad", numbered=True)
+        with fake_engine(directory / "docker.sock", _CASES[name]):
+            return run(write_log(directory), f"unix://{directory / 'docker.sock'}")
+
+    with ThreadPoolExecutor(3) as threads:
+        return {name: threads.submit(one, name) for name in chosen}
+
+
+@pytest.mark.parametrize("bad", _BAD)
+def test_bad_server(runs: dict[str, Future[Run]], bad: str) -> None:
     """Somebody answers on the socket who is no engine."""
-    path = tmp_path / "docker.sock"
-    with fake_engine(path, _BAD[name]):
-        check_nothing_known(run(log, f"unix://{path}"))
+    check_nothing_known(runs[bad].result())
 
 
-@pytest.mark.parametrize("topic", ["info", "containers/json", "networks", "events"])
-@pytest.mark.parametrize("how", _BAD_ANSWERS)
-def test_bad_answer(log: Path, tmp_path: Path, topic: str, how: str) -> None:
+@pytest.mark.parametrize("bad", [name for name in _CASES if name not in _BAD])
+def test_bad_answer(runs: dict[str, Future[Run]], bad: str) -> None:
     """An engine that answers well but for one question: no traceback, nothing confirmed, in time."""
-    bad = _answering(_SHAPES[how]) if how in _SHAPES else _BAD[how]
-
-    def behave(connection: Connection, path: str) -> bool:
-        return (bad if f"/{topic}" in path else good)(connection, path)
-
-    path = tmp_path / "docker.sock"
-    with fake_engine(path, behave):
-        outcome = run(log, f"unix://{path}")
+    outcome = runs[bad].result()
     assert "Traceback" not in outcome.judgement.stderr, outcome.judgement.stderr
     assert outcome.verdicts == ["inconclusive"] * 2, outcome.judgement.stdout
     assert outcome.judgement.status == 10
