@@ -135,7 +135,8 @@ def docker_host(
         ask.NETWORKS: seen((NETWORK,)),
         ask.HISTORY: seen(History((CONNECT,), NOW - 1000, NOW + 100)),
         ask.FIREWALL: seen(Firewall(NETNS)),
-        ask.PACKET_SOCKETS: seen(PacketSockets(NETNS, ())),
+        ask.packet_sockets(2): seen(PacketSockets(NETNS, ())),
+        ask.packet_sockets(15): seen(PacketSockets(NETNS, ())),
         ask.life(WEB): seen(LIFE),
         ask.link("docker0"): seen(
             link("docker0", 2, kind="bridge", master=None, slave_kind="", peer_ifindex=None, peer_nsid=None)

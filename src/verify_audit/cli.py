@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, TextIO
 
 import typer
 
@@ -126,6 +127,8 @@ def verify(
         raise typer.Exit
     if demo and logs:
         raise typer.BadParameter("--demo brings its own records: name no log beside it")
+    if math.isnan(timeout) or not docker_host:
+        raise typer.BadParameter("--timeout is a number of seconds, --docker-host an address")
     window, wanted = _selection(since, until, event)
     losses = Losses()
 
@@ -136,9 +139,9 @@ def verify(
     chosen = [each for each in events if asked_for(each)]
     answering = _host(host, docker_host, timeout, chosen)
     findings, summary = _judge(events, asked_for if chosen else None, answering, losses)
+    _print(findings, summary, format, quiet, _coloured(color))
     if save_host is not None:
         _save(save_host, answering)
-    _print(findings, summary, format, quiet, _coloured(color))
     if not chosen:
         _say(_nothing(losses, wanted))
     raise typer.Exit(summary.exit_status)
@@ -150,6 +153,11 @@ def main() -> NoReturn:
         app(prog_name="verify-audit")
     except Failure as failure:
         _say(str(failure))
+        _leave(FAILED)
+    except OSError as error:
+        # What we read and write ourselves says what it was: this is typer, printing the help.
+        _discard(1)
+        _say(f"{error.filename or 'standard output'}: {error.strerror or error}")
         _leave(FAILED)
     except Exception as error:  # noqa: BLE001 - a fault of ours; a traceback would help nobody at 3 a.m.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -182,18 +190,24 @@ def _chunks(logs: Iterable[str], *, demo: bool) -> Iterator[bytes]:
         yield (Path(__file__).parent / "demo.log").read_bytes()
         return
     for name in list(logs) or [str(DEFAULT_LOG)]:
-        if name == STANDARD_INPUT:
-            yield from _ended(_read(sys.stdin.buffer, "standard input", 0))
-            continue
         try:
+            if name == STANDARD_INPUT:
+                yield from _ended(_read(_standard_input(), "standard input", 0))
+                continue
             with Path(name).open("rb") as file:
                 yield from _read(file, name, os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise Failure(_unreadable(name, error)) from error
 
 
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise Failure("standard input is closed, so there is no log to read from it")
+    return sys.stdin.buffer
+
+
 def _read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
-    if size < _LONG_SCAN or not sys.stderr.isatty():
+    if size < _LONG_SCAN or not _is_terminal(sys.stderr):
         while chunk := file.read(_CHUNK):
             yield chunk
         return
@@ -226,7 +240,9 @@ def _unreadable(name: str, error: OSError) -> str:
         )
     if isinstance(error, PermissionError):
         return f"{name}: {reason}. Audit logs are for root: run verify-audit as root"
-    return f"{name}: {reason}"
+    if name == STANDARD_INPUT:
+        return f"standard input: {reason}"
+    return f"{name or 'a log without a name'}: {reason}"
 
 
 # Judging
@@ -294,7 +310,7 @@ def _print(findings: list[Finding], summary: Summary, form: Format, quiet: bool,
 
         shown = (each for each in findings if not quiet or each.verdict != "confirmed")
         _write(line + "\n" for line in map(jsonl.finding_line, shown))
-        if not quiet or summary.exit_status:
+        if not quiet or summary.exit_status or summary.unparsed:
             _write([jsonl.summary_line(summary) + "\n"])
         return
     from verify_audit.reports import text  # noqa: PLC0415
@@ -305,6 +321,8 @@ def _print(findings: list[Finding], summary: Summary, form: Format, quiet: bool,
 
 
 def _write(parts: Iterable[str]) -> None:
+    if sys.stdout is None:
+        raise Failure("the report could not be written: standard output is closed")
     try:
         for part in parts:
             sys.stdout.buffer.write(part.encode("utf-8", "backslashreplace"))
@@ -325,7 +343,7 @@ def _discard(descriptor: int) -> None:
 
 
 def _width() -> int | None:
-    if not sys.stdout.isatty():
+    if not _is_terminal(sys.stdout):
         return None
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
@@ -333,9 +351,16 @@ def _width() -> int | None:
         return None
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """stream: None when it was closed before we were started."""
+    return stream is not None and stream.isatty()
+
+
 def _coloured(color: Colour) -> bool:
     if color is Colour.AUTO:
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return (
+            _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
     return color is Colour.ALWAYS
 
 
@@ -352,6 +377,8 @@ def _nothing(losses: Losses, wanted: EventId | None) -> str:
 def _say(sentence: str) -> None:
     from verify_audit.reports.printable import printable  # noqa: PLC0415
 
+    if sys.stderr is None:
+        return
     try:
         sys.stderr.write(f"verify-audit: {printable(sentence)}\n")
         sys.stderr.flush()
@@ -362,7 +389,8 @@ def _say(sentence: str) -> None:
 def _leave(status: int) -> NoReturn:
     """End at once: a thread that still waits for a hung engine must not hold the program."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
     finally:
         os._exit(status)

@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from verify_audit.probes import processes
 from verify_audit.probes.namespace import own_netns
 from verify_audit.probes.processes import boot, container_of, holders, parse_stat, read_process
 
+WAIT = "print(flush=True); input()"
 ID = "a4b5aa6d9209cccb04f2def7c2e6351ea8b69272832030f0bda14aabfe3378cb"
 REST = b"S 42 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 10"
 
@@ -75,6 +78,16 @@ def test_no_container_in_a_cgroup_path(cgroup: str) -> None:
     assert container_of(cgroup) is None
 
 
+@contextmanager
+def started(*argv: str | bytes, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that runs: it has said so, and waits."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=pass_fds) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"\n"
+        yield child
+        child.communicate(b"\n")
+
+
 def test_ourselves() -> None:
     process = read_process(os.getpid())
     assert process.identity.pid == os.getpid()
@@ -88,9 +101,8 @@ def test_ourselves() -> None:
 
 def test_a_process_is_told_from_a_later_one_by_its_start() -> None:
     first = read_process(os.getpid())
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    with started(sys.executable, "-c", WAIT) as child:
         second = read_process(child.pid)
-        child.communicate(b"\n")
     assert second.identity.start_ticks >= first.identity.start_ticks
     assert second.identity != first.identity
     assert second.ppid == os.getpid()
@@ -98,10 +110,9 @@ def test_a_process_is_told_from_a_later_one_by_its_start() -> None:
 
 
 def test_an_argument_may_hold_any_byte() -> None:
-    argv = [sys.executable.encode(), b"-c", b"input()", b"\xff \n", b"", b"\xc3\xa9"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE) as child:
+    argv = [sys.executable.encode(), b"-c", WAIT.encode(), b"\xff \n", b"", b"\xc3\xa9"]
+    with started(*argv) as child:
         seen = read_process(child.pid).argv
-        child.communicate(b"\n")
     assert [each.encode("utf-8", "surrogateescape") for each in seen[1:]] == argv[1:]
 
 
@@ -178,11 +189,8 @@ def test_a_child_that_inherited_the_socket_holds_it_too() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         inode = os.fstat(theirs.fileno()).st_ino
-        with subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]
-        ) as child:
+        with started(sys.executable, "-c", WAIT, pass_fds=[theirs.fileno()]) as child:
             assert sorted(holders([inode])[inode]) == sorted([os.getpid(), child.pid])
-            child.communicate(b"\n")
 
 
 def test_a_socket_that_nobody_holds() -> None:

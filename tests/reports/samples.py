@@ -65,7 +65,10 @@ INCONCLUSIVE = replace(
     warnings=(),
 )
 
-HOSTILE = '\x1b[31mred\x1b[0m [bold]x[/bold] [/] \u202eabc\u2066 \udcff\ud800 \x07\x7f\x9b \r\n\t\u2028 "\\udc80\U000e0041'
+HOSTILE = (
+    "\x1b[31mred\x1b[0m [bold]x[/bold] [/] \u202eabc\u2066 \udcff\ud800 "
+    '\x07\x7f\x9b \r\n\t\u2028 "\\udc80\U000e0041'
+)
 """Terminal codes, rich's markup, marks that turn the direction, halves of characters, what ends a line."""
 
 EVIL = Finding(
