@@ -477,7 +477,7 @@ def test_on_a_terminal_there_is_colour_unless_it_is_not_wanted(
     log: Path,
     host: Path,
     terminal: tuple[int, int],
-    environment: dict[str, str],
+    environment: dict[str, Any],
     options: list[str],
     coloured: bool,
 ) -> None:
