@@ -497,9 +497,12 @@ def test_on_a_terminal_there_is_colour_unless_it_is_not_wanted(
 def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
     pipe = tmp_path / "log"
     os.mkfifo(pipe)
-    with subprocess.Popen(
-        [*COMMAND, str(pipe)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running, pipe.open("wb"):  # which waits until it reads there
+    with (
+        subprocess.Popen(
+            [*COMMAND, str(pipe)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as running,
+        pipe.open("wb"),
+    ):  # which waits until it reads there
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=20)
     assert (running.returncode, out, err) == (-signal.SIGINT, b"", b"")

@@ -67,7 +67,8 @@ class Took:
 # The engine
 
 
-def test_an_engine_that_answers(path: Path) -> None:
+def test_an_engine_that_answers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "initial_pid_namespace", lambda: True)
     with FakeEngine(path, docker(), default=reply(b"OK")) as server:
         host = LiveHost(server.address, 5)
         host.ask_ahead()
@@ -210,6 +211,17 @@ def test_ourselves_and_a_process_that_is_not_there() -> None:
     assert isinstance(found, Observed)
     assert isinstance(HOST.ask(ask.process(2**22 + 1)), Absent)
     assert isinstance(HOST.ask(ask.container_firewall(2**22 + 1)), Absent)
+
+
+def test_the_engines_pid_in_another_pid_namespace_is_not_given_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be compared with the pids of the log."""
+    monkeypatch.setattr(live, "initial_pid_namespace", lambda: False)
+    with FakeEngine(path, docker(), default=reply(b"OK")) as server:
+        answer = LiveHost(server.address, 1).ask(ask.DAEMON)
+    assert isinstance(answer, Unobservable)
+    assert "pid namespace" in answer.reason
 
 
 def test_pids_of_another_pid_namespace_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

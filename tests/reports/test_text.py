@@ -60,10 +60,10 @@ def reported(
     ("name", "colour", "width"), [("plain", False, None), ("colour", True, None), ("narrow", False, 40)]
 )
 def test_the_report(name: str, colour: bool, width: int | None) -> None:
-    """Golden. To accept a change: UPDATE_SAMPLES=1, and read the difference."""
+    """Golden. To accept a change: VERIFY_AUDIT_REWRITE=1, and read the difference."""
     text = reported(ALL, colour=colour, width=width, unparsed=2)
     path = GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_SAMPLES"):
+    if os.environ.get("VERIFY_AUDIT_REWRITE"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()

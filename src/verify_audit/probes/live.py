@@ -122,6 +122,11 @@ class LiveHost:
 
     def _ask_engine(self, question: Question[Any]) -> Any:
         if question == DAEMON:
+            if not initial_pid_namespace():
+                # Its pid would be compared with those of the log, and could be anybody's there.
+                raise DaemonError(
+                    "its process cannot be told from here: we are in a pid namespace of our own"
+                )
             return find_daemon(self._socket_path(), self._timeout)
         if self._engine_failure is not None:
             # One that failed to answer once is not waited for again with each question.

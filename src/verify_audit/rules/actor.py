@@ -247,9 +247,6 @@ class Actors:
             if isinstance(picture.daemon, Unobservable):
                 return replace(actor, missing=(missing("the engine's process", picture.daemon),))
             return actor
-        if isinstance(own, Unobservable):
-            actor = self._uncertain(call, recorded, f"{name} could not be looked up")
-            return replace(actor, missing=(missing("the process that acted", own),))
         engine = picture.daemon.fact.process
         if engine_acts_itself:
             return self._other(
@@ -261,6 +258,9 @@ class Actors:
                 Relation.OTHER, call, recorded, name, None,
                 f"login uid {_login(call.auid)}, session {_login(call.ses)} are not those that the engine's inherit",
             )  # fmt: skip
+        if isinstance(own, Unobservable):
+            actor = self._uncertain(call, recorded, f"{name} could not be looked up")
+            return replace(actor, missing=(missing("the process that acted", own),))
         return self._uncertain(call, recorded, f"{name} and its parent {call.ppid} have ended")
 
     def _other(
