@@ -2,7 +2,8 @@
 
     python -m tests.live.record [WORD]...     as root; scenarios whose name holds a word, else all
 
-event.log holds the scenario's records of that rule, host.json what the host answered when they were judged.
+event.log holds the scenario's records of that rule, host.json what the host answered when they were judged,
+truth.json what really caused each.
 Names of this machine and paths of the lab are replaced in both. A sample whose verdict is not what the
 scenario expects is not written. Nor is one that is judged otherwise when it is read back.
 """
@@ -91,15 +92,26 @@ def record_sample(directory: Path, lab: Lab, state: Played, events: Sequence[Log
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "event.log").write_bytes(log)
     (directory / "host.json").write_bytes(host)
+    (directory / "truth.json").write_text(json.dumps(truth(state, events), indent=1) + "\n")
     command = program(
         "--format", "jsonl", "--host", str(directory / "host.json"), str(directory / "event.log")
     )
     again = judged(command)
     if [(found["event"]["id"], found["verdict"]) for found in again.findings] != verdicts:
-        for file in ("event.log", "host.json"):
+        for file in ("event.log", "host.json", "truth.json"):
             (directory / file).unlink()
         return f"LEFT OUT {name}: judged otherwise from the recorded host: {again.stdout}{again.stderr}"
     return f"wrote {name}: {len(events)} events, {len(host) // 1024} KiB"
+
+
+def truth(state: Played, events: Sequence[LogEvent]) -> dict[str, str]:
+    """What really caused each event: docker or other."""
+    found = {}
+    for event in events:
+        expected = state.expectation(event)
+        if expected is not None and expected.cause is not None:
+            found[event.id] = "docker" if expected.cause == "docker" else "other"
+    return found
 
 
 def neutral(text: bytes, lab: Lab) -> bytes:
@@ -139,6 +151,8 @@ def neutral_host(text: str, lab: Lab) -> bytes:
         kept = {name: of_a_lab(part) for name, part in value.items()}
         if "argv" in kept and kept["identity"]["pid"] not in lab.kin:
             kept |= _INIT if kept["identity"]["pid"] == 1 else _SHELL
+        if kept.get("outcome") == "observed" and kept.get("text"):
+            kept["text"] = json.dumps(kept["fact"], separators=(",", ":"))
         if "cgroup" in kept:
             kept["cgroup"] = "\n".join(map(_cgroup, kept["cgroup"].split("\n")))
         if "boot_id" in kept:

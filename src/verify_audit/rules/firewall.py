@@ -20,7 +20,7 @@ from verify_audit.audit import decode
 from verify_audit.audit.decode import NetfilterChange, SockoptChange
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
-from verify_audit.findings.finding import Cause, CauseKind, Finding, Subject
+from verify_audit.findings.finding import Cause, CauseKind, Finding, NetworkRef, Subject
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import apart, clock, short, who
 from verify_audit.host import questions as ask
@@ -40,6 +40,9 @@ from verify_audit.rules.statement import from_log, quoted
 BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
 rules are set before the `network create` or `connect` event, a container's own after it."""
+
+CLOSE = 1.0
+"""Seconds within which an event of the engine's names what a change was for, when it is the only one."""
 
 STARTING = 15.0
 """Seconds after the start of the engine's process during which it sets up its chains and networks."""
@@ -220,7 +223,7 @@ class FirewallRule(Rule):
         for each in self.picture.events:
             # libnetwork names a bridge by the first 12 digits of its network's id.
             if each.network_id and f"br-{short(each.network_id)}" in words:
-                case.network = self.picture.network_ref(each.network_id)
+                case.network = NetworkRef(each.network_id, each.network_name, f"br-{short(each.network_id)}")
                 return
 
     # Without one that could be told
@@ -326,9 +329,7 @@ class FirewallRule(Rule):
         call = case.actor.call
         # The engine is parent to the rules of every container; a process of its own is to those of one.
         siblings = self._resolvers.get(call.ppid, set()) if call and not case.actor.is_docker else set()
-        named = command.chain in _DNS_CHAINS and (
-            command.action == "new_chain" or (command.truncated and bool(siblings))
-        )
+        named = bool(siblings) or (command.chain in _DNS_CHAINS and command.action == "new_chain")
         if not named and self._layout.explain_in_container(command) is None:
             return False
         holding = self._holding(case, change, command, siblings)
@@ -462,8 +463,9 @@ class FirewallRule(Rule):
         )
         if not case.actor.is_docker:
             return
-        networks = {each.network_id for each in activity if each.network_id}
-        containers = {each.container_id for each in activity if each.container_id}
+        close = [each for each in activity if abs(each.at - case.event.time) <= CLOSE]
+        networks = {each.network_id for each in close if each.network_id}
+        containers = {each.container_id for each in close if each.container_id}
         if case.network is None and len(networks) == 1:
             case.network = self.picture.network_ref(next(iter(networks)))
         if case.container is None and len(containers) == 1 and nearest.container_id:
@@ -513,6 +515,8 @@ def _holds(firewall: Firewall, change: _Change, command: FirewallCommand) -> boo
         return False
     if command.spec is not None and not command.truncated:
         return bool(live(firewall, command))
+    if command.chain is None:
+        return True  # it only looked (-L, which registers a legacy table)
     return any(
         chain.name == command.chain and chain.table == command.table and chain.family == command.family
         for chain in firewall.chains
