@@ -30,14 +30,13 @@ def investigate(
     picture = Picture(host)
     actors = Actors(picture)
     rules = [rule(picture, actors) for rule in RULES]
-    local = [event for event in events if event.node is None or _is_here(event.node, host)]
+    concerned = [(event, rule) for event in events for rule in rules if rule.applies(event)]
     for rule in rules:
-        rule.survey([event for event in local if rule.applies(event)])
-    for event in filter(wanted, events):
-        for rule in rules:
-            if rule.applies(event):
-                here = event.node is None or _is_here(event.node, host)
-                yield rule.judge(event) if here else _foreign(event, rule.name, host)
+        rule.survey([event for event, its in concerned if its is rule and _is_here(event.node, host)])
+    for event, rule in concerned:
+        if wanted(event):
+            here = _is_here(event.node, host)
+            yield rule.judge(event) if here else _foreign(event, rule.name, host)
 
 
 def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
@@ -46,8 +45,10 @@ def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
     return list({(failure.provenance.source, failure.reason): failure for failure in failures}.values())
 
 
-def _is_here(node: str, host: Host) -> bool:
-    """Whether a record's node is this host, by the first label of its name."""
+def _is_here(node: str | None, host: Host) -> bool:
+    """Whether a record is of this host: it names no node, or one with our name up to the first dot."""
+    if node is None:
+        return True
     boot = host.ask(ask.BOOT)
     return isinstance(boot, Observed) and boot.fact.hostname.partition(".")[0] == node.partition(".")[0]
 

@@ -12,7 +12,7 @@ import errno
 import struct
 
 from verify_audit.host.facts import Link, Peer
-from verify_audit.probes.netlink import NETLINK_ROUTE, NetlinkError, attributes, request
+from verify_audit.probes.netlink import NETLINK_ROUTE, NLM_F_DUMP, NetlinkError, attributes, request
 from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
 RTM_GETLINK = 18
@@ -47,6 +47,19 @@ def read_link(name: bytes = b"", ifindex: int = 0, nsid: int | None = None) -> b
     if nsid is not None:
         body += _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     return request(NETLINK_ROUTE, RTM_GETLINK, 0, body)[0]
+
+
+def read_links() -> list[bytes]:
+    """The kernel's replies on all interfaces of the calling thread's network namespace. NetlinkError."""
+    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + _attribute(
+        _IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
+    )
+    return request(NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP, body)
+
+
+def parse_names(replies: list[bytes]) -> frozenset[str]:
+    """The names of the interfaces, without their alternative ones. NetlinkError."""
+    return frozenset(map(_name, replies))
 
 
 def read_nsid(pid: int) -> bytes:

@@ -34,7 +34,15 @@ from verify_audit.host.questions import (
 from verify_audit.probes.daemon import DaemonError, find_daemon
 from verify_audit.probes.engine import EngineApi, EngineError, GoneError
 from verify_audit.probes.firewall import FirewallError, read_firewall
-from verify_audit.probes.links import parse_link, parse_nsid, parse_peer, read_link, read_nsid
+from verify_audit.probes.links import (
+    parse_link,
+    parse_names,
+    parse_nsid,
+    parse_peer,
+    read_link,
+    read_links,
+    read_nsid,
+)
 from verify_audit.probes.namespace import (
     NamespaceError,
     initial_pid_namespace,
@@ -67,6 +75,8 @@ class LiveHost:
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._ahead: dict[Question[Any], Future[Any]] = {}
         self._worker: threading.Thread | None = None
+        self._names_asked = 0
+        self._names: Observation[frozenset[str]] | None = None
 
     def ask_ahead(self) -> None:
         """Begin to ask what every event needs from the engine, without waiting for it."""
@@ -198,7 +208,7 @@ class LiveHost:
         provenance = Provenance(source, f"{query} in net:[{netns}]", time.time())
         try:
             found = within(pid, netns, lambda: look(netns))
-            return Observed(found, provenance, "" if isinstance(found, Firewall) else _raw(found))
+            return Observed(found, provenance, _raw(found) if isinstance(found, _SHORT) else "")
         except NetlinkError as error:
             if error.code == errno.ENODEV:
                 return Absent(provenance, "the kernel knows no such interface")
@@ -213,6 +223,14 @@ class LiveHost:
             return Unobservable(provenance, error.strerror or str(error))
 
     def _link(self, name: str) -> Observation[Link]:
+        self._names_asked += 1
+        if self._names_asked > _MANY_NAMES:
+            if self._names is None:
+                self._names = self._in_namespace(
+                    "rtnetlink", "RTM_GETLINK dump", lambda _: parse_names(read_links())
+                )
+            if isinstance(self._names, Observed) and name not in self._names.fact:
+                return Absent(self._names.provenance, "not among the names of all interfaces")
         answer = self._in_namespace(
             "rtnetlink",
             f"RTM_GETLINK {name}",
@@ -318,6 +336,11 @@ def _raw(fact: Any) -> str:
 
 _ONE_THING = ("daemon", "engine", "life")
 """The topics whose answer is about one thing, and short enough to be shown whole."""
+
+_SHORT = (Link, Peer, PacketSockets, int)
+
+_MANY_NAMES = 8
+"""After so many devices a list of all names is asked for: most of a day's devices are gone."""
 
 _ENGINE_TOPICS = {
     "daemon": "the peer of a connection to {host}, and the process that holds it",

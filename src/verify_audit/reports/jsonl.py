@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Evidence
@@ -86,6 +89,7 @@ def summary_line(summary: Summary) -> str:
     )
 
 
+@lru_cache(maxsize=1024)
 def timestamp(at: float) -> str:
     """RFC 3339 in UTC, to the millisecond."""
     try:
@@ -104,6 +108,7 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
 def _evidence(piece: Evidence) -> dict[str, Any]:
     return {
         "bearing": piece.bearing.value,
@@ -119,6 +124,13 @@ def _evidence(piece: Evidence) -> dict[str, Any]:
 
 
 def _line(value: dict[str, Any]) -> str:
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = b"\x7f"
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded.decode("ascii")
+    # Half the speed, for the few lines that have text to be escaped.
     line = json.dumps(value, separators=(",", ":"))
     if "\\ud" in line:
         # Bytes that were no UTF-8 are half surrogates here, which strict readers of JSON refuse.

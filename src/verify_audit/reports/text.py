@@ -66,7 +66,7 @@ def _sameness(finding: Finding) -> tuple[object, ...]:
     cause = finding.cause
     # Each iptables that the engine starts has a pid of its own; what makes them the same is the engine.
     named = cause.kind if finding.verdict is Verdict.CONFIRMED else (cause.kind, cause.exe, cause.auid)
-    device = finding.subject.device if finding.verdict is not Verdict.CONFIRMED else None
+    device = finding.subject.device if finding.verdict is Verdict.REFUTED else None
     return (
         finding.rule,
         finding.verdict,
@@ -74,7 +74,7 @@ def _sameness(finding: Finding) -> tuple[object, ...]:
         device,
         finding.container,
         finding.network,
-        finding.missing,
+        tuple(lack.why for lack in finding.missing),
         finding.warnings,
         finding.event.node,
     )

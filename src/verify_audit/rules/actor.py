@@ -19,7 +19,7 @@ from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Wei
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef
 from verify_audit.findings.words import clock, short, who
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import Process
+from verify_audit.host.facts import Daemon, Process
 from verify_audit.host.observation import Observation, Observed, Unobservable
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import evidence, from_log, missing, neutral
@@ -72,7 +72,7 @@ class Actors:
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
-        self._engines: dict[tuple[object, ...], Actor] = {}
+        self._of_engine: dict[bool, Evidence] = {}
 
     def of(self, event: Event, *, engine_acts_itself: bool) -> Actor:
         """The actor of an event.
@@ -84,25 +84,11 @@ class Actors:
         call = syscall(record) if record is not None else None
         if record is None or call is None:
             return Actor(Relation.UNRECORDED, Cause(CauseKind.UNKNOWN, "no actor was recorded"))
-        key = (
-            call.pid,
-            call.ppid,
-            call.auid,
-            call.ses,
-            call.comm,
-            call.exe,
-            self._picture.ran_at(event.time),
+        return self._by_pid(event, record, call) or self._not_the_engine(
+            event, from_log(event, record), call, engine_acts_itself
         )
-        known = self._engines.get(key)
-        if known is None:
-            known = self._by_pid(event, from_log(event, record), call)
-            if known is not None and known.is_docker and len(known.evidence) == 1:
-                self._engines[key] = known  # nothing in it is of this one event
-        if known is not None:
-            return replace(known, call=call)
-        return self._not_the_engine(event, from_log(event, record), call, engine_acts_itself)
 
-    def _by_pid(self, event: Event, recorded: Observed[Record], call: Syscall) -> Actor | None:
+    def _by_pid(self, event: Event, record: Record, call: Syscall) -> Actor | None:
         """The actor where its pid or its parent's is the engine's."""
         picture = self._picture
         if not isinstance(picture.daemon, Observed) or not picture.ran_at(event.time):
@@ -112,54 +98,52 @@ class Actors:
         if pid not in (call.pid, call.ppid):
             return None
         itself = call.pid == pid
-        facts: list[Evidence] = []
+        exe = _text(call.exe)
         if picture.is_other_product:
             product = picture.engine.fact.product if isinstance(picture.engine, Observed) else ""
             statement = f"{who(engine)} did it, which answers the Docker API but is {product}, not Docker"
-            facts.append(evidence(Bearing.AGAINST, Weight.DECISIVE, Step.ACTOR, statement, picture.daemon))
-            return Actor(
-                Relation.OTHER,
-                Cause(CauseKind.PROCESS, statement, call.pid, _text(call.exe), call.auid),
-                tuple(facts),
-            )
-        certain = picture.is_docker
-        facts.append(
-            evidence(
-                Bearing.FOR,
-                Weight.DECISIVE if certain else Weight.SUPPORTING,
-                Step.ACTOR,
-                f"{'process' if itself else 'the parent process'} {pid} {'did it' if itself else 'of what did it'}: "
-                f"the engine, running since {clock(engine.started_at)}, which {picture.daemon.fact.how}",
-                picture.daemon,
-                f"ps -o pid,lstart,args -p {pid}",
-            )
-        )
+            piece = evidence(Bearing.AGAINST, Weight.DECISIVE, Step.ACTOR, statement, picture.daemon)
+            cause = Cause(CauseKind.PROCESS, statement, call.pid, exe, call.auid)
+            return Actor(Relation.OTHER, cause, (piece,), (), call)
+        facts: tuple[Evidence, ...] = (self._engines_evidence(picture.daemon, itself=itself),)
         if (call.auid, call.ses) != (engine.loginuid, engine.session):
-            # Both are inherited and, once set, not changed: audit_setup(7), /proc/PID/loginuid in proc(5).
-            facts.append(
-                evidence(
-                    Bearing.AGAINST,
-                    Weight.SUPPORTING,
-                    Step.ACTOR,
-                    f"the record's login (auid {_login(call.auid)}, session {_login(call.ses)}) is not the engine's "
-                    f"(auid {_login(engine.loginuid)}, session {_login(engine.session)})",
-                    recorded,
-                )
-            )
-        if not certain and isinstance(picture.engine, Unobservable):
+            facts += (self._other_login(event, record, call, engine),)
+        if not picture.is_docker and isinstance(picture.engine, Unobservable):
             # Whatever listens on the socket may have put itself there: without an answer it is not Docker yet.
             text = f"the process that holds the API socket (pid {pid}), which did not answer as Docker does"
-            return Actor(
-                Relation.UNCERTAIN,
-                Cause(CauseKind.UNKNOWN, text, call.pid, _text(call.exe), call.auid),
-                tuple(facts),
-                (missing("whether that process is a Docker engine", picture.engine),),
-            )
+            lack = missing("whether that process is a Docker engine", picture.engine)
+            cause = Cause(CauseKind.UNKNOWN, text, call.pid, exe, call.auid)
+            return Actor(Relation.UNCERTAIN, cause, facts, (lack,), call)
         text = f"the Docker engine (pid {pid})" if itself else f"a child of the Docker engine (pid {pid})"
-        return Actor(
-            Relation.ENGINE if itself else Relation.ENGINES_CHILD,
-            Cause(CauseKind.DOCKER, text, call.pid, _text(call.exe), call.auid),
-            tuple(facts),
+        relation = Relation.ENGINE if itself else Relation.ENGINES_CHILD
+        return Actor(relation, Cause(CauseKind.DOCKER, text, call.pid, exe, call.auid), facts, (), call)
+
+    def _engines_evidence(self, daemon: Observed[Daemon], *, itself: bool) -> Evidence:
+        """That it was the engine, or its child; made once, since most events of a log have it."""
+        if itself not in self._of_engine:
+            process = daemon.fact.process
+            pid = process.identity.pid
+            did = f"process {pid} did it" if itself else f"the parent process {pid} of what did it"
+            self._of_engine[itself] = evidence(
+                Bearing.FOR,
+                Weight.DECISIVE if self._picture.is_docker else Weight.SUPPORTING,
+                Step.ACTOR,
+                f"{did}: the engine, running since {clock(process.started_at)}, which {daemon.fact.how}",
+                daemon,
+                f"ps -o pid,lstart,args -p {pid}",
+            )
+        return self._of_engine[itself]
+
+    @staticmethod
+    def _other_login(event: Event, record: Record, call: Syscall, engine: Process) -> Evidence:
+        """Login and session are inherited and, once set, not changed: /proc/PID/loginuid in proc(5)."""
+        return evidence(
+            Bearing.AGAINST,
+            Weight.SUPPORTING,
+            Step.ACTOR,
+            f"the record's login (auid {_login(call.auid)}, session {_login(call.ses)}) is not the engine's "
+            f"(auid {_login(engine.loginuid)}, session {_login(engine.session)})",
+            from_log(event, record),
         )
 
     def _not_the_engine(

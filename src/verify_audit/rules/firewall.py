@@ -12,9 +12,10 @@ kernel/auditsc.c __audit_log_nfcfg(); audit message types in include/uapi/linux/
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from verify_audit.audit import decode
 from verify_audit.audit.decode import NetfilterChange, SockoptChange
@@ -81,8 +82,10 @@ class FirewallRule(Rule):
         self._resolvers: dict[int, set[FirewallCommand]] = {}
 
     def applies(self, event: Event) -> bool:
-        """Whether the event changed the firewall."""
-        return event.first("NETFILTER_CFG") is not None or _sockopt(event) is not None
+        """Whether the event changed the firewall. One call does either this or something to a device."""
+        if event.first("NETFILTER_CFG") is not None:
+            return True
+        return event.first("ANOM_PROMISCUOUS") is None and _sockopt(event) is not None
 
     def survey(self, events: Sequence[Event]) -> None:
         """Count the changes that no actor was recorded for."""
@@ -182,6 +185,14 @@ class FirewallRule(Rule):
         else:
             self._refer_by_name(case, command)
         if command.spec is None:
+            return
+        if command.truncated or command.spec.opaque:
+            case.notes(
+                Step.FIREWALL,
+                "the record has only the beginning of the command, so its rule could not be looked up",
+                self._layout.firewall,
+                by_hand,
+            )
             return
         found = self._layout.live(command)
         if found:
@@ -403,7 +414,7 @@ class FirewallRule(Rule):
         if not picture.covers(case.event.time - BEFORE, case.event.time + AFTER):
             case.lacks(
                 "the engine's events of that time",
-                "it keeps the last 256, and none from before its own start",
+                "the engine keeps its last 256 events, and none from before its own start",
                 _SOONER,
             )
             return
@@ -424,8 +435,21 @@ class FirewallRule(Rule):
 
     def _activity(self, event: Event) -> list[EngineEvent]:
         """The engine's events around the record that go with changes of the firewall."""
-        near = self.picture.events_between(event.time - BEFORE, event.time + AFTER)
-        return [each for each in near if each.type in ("network", "container") and each.action in _CHANGES]
+        time = event.time
+        times = self._change_times
+        return self._changes[bisect_left(times, time - BEFORE) : bisect_right(times, time + AFTER)]
+
+    @cached_property
+    def _changes(self) -> list[EngineEvent]:
+        return [
+            each
+            for each in self.picture.events
+            if each.type in ("network", "container") and each.action in _CHANGES
+        ]
+
+    @cached_property
+    def _change_times(self) -> list[float]:
+        return [each.at for each in self._changes]
 
     def _started_then(self, event: Event) -> bool:
         daemon = self.picture.daemon
@@ -447,7 +471,8 @@ class FirewallRule(Rule):
 
     def _tell_activity(self, case: Case, activity: list[EngineEvent]) -> None:
         """What the engine did around then, the nearest first; from it the names, where they are certain."""
-        nearest = min(activity, key=lambda each: abs(each.at - case.event.time))
+        time = case.event.time
+        nearest = min(activity, key=lambda each: abs(each.at - time))
         container = self.picture.container_ref(nearest.container_id)
         network = self.picture.network_ref(nearest.network_id)
         name = container.name or short(container.id) if container else ""
@@ -456,14 +481,16 @@ class FirewallRule(Rule):
             what += f" (network {network.name})"
         case.supports(
             Step.CONTAINER,
-            f"the engine reported `{what}` {apart(nearest.at, case.event.time)} the record",
+            f"the engine reported `{what}` {apart(nearest.at, time)} the record",
             self.picture.history,
             _events_by_hand(case.event),
             quoted(nearest),
         )
         if not case.actor.is_docker:
             return
-        close = [each for each in activity if abs(each.at - case.event.time) <= CLOSE]
+        if case.network is not None and case.container is not None:
+            return
+        close = [each for each in activity if abs(each.at - time) <= CLOSE]
         networks = {each.network_id for each in close if each.network_id}
         containers = {each.container_id for each in close if each.container_id}
         if case.network is None and len(networks) == 1:

@@ -15,7 +15,7 @@ from verify_audit.host.docker_layout import (
     is_docker_table,
 )
 from verify_audit.host.facts import Container, Engine, Network
-from verify_audit.host.firewall import Firewall, FirewallRule
+from verify_audit.host.firewall import Firewall, FirewallRule, RuleSpec
 from verify_audit.host.iptables_command import FirewallCommand
 from verify_audit.host.observation import Observation, Observed, Unobservable
 from verify_audit.host.questions import Host
@@ -93,11 +93,11 @@ class Layout:
         if self.attribution is None:
             return sentence
         explained, unexplained = len(self.attribution.explained), len(self.attribution.unexplained)
-        sentence += f"; {explained} rules are what its networks and ports call for"
+        sentence += f"; rules for its networks and ports: {explained}"
         if unexplained:
-            sentence += f", {unexplained} are not"
+            sentence += f", for nothing that it runs: {unexplained}"
         if self.attribution.missing:
-            sentence += f"; {len(self.attribution.missing)} that it sets up are missing"
+            sentence += f", missing: {len(self.attribution.missing)}"
         return sentence
 
     @cached_property
@@ -147,7 +147,17 @@ class Layout:
 
     def live(self, command: FirewallCommand) -> list[FirewallRule]:
         """The rules that stand in the engine's namespace as the command says."""
-        return live(self.firewall.fact, command) if isinstance(self.firewall, Observed) else []
+        if command.spec is None or command.spec.opaque or command.chain is None:
+            return []
+        key = (command.family or "", command.table or "filter", command.chain, command.spec)
+        return self._standing.get(key, [])
+
+    @cached_property
+    def _standing(self) -> dict[tuple[str, str, str, RuleSpec], list[FirewallRule]]:
+        found: dict[tuple[str, str, str, RuleSpec], list[FirewallRule]] = {}
+        for rule in self.firewall.fact.rules if isinstance(self.firewall, Observed) else ():
+            found.setdefault((rule.family, rule.table, rule.chain, rule.spec), []).append(rule)
+        return found
 
     def strangers(self, family: str, table: str) -> list[str]:
         """What stands in Docker's chains of a table, or under its names, and is nothing of Docker's."""

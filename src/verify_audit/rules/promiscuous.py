@@ -230,7 +230,7 @@ class PromiscuousRule(Rule):
         else:
             case.lacks(
                 "the engine's events of that time",
-                "it keeps the last 256, and none from before its own start",
+                "the engine keeps its last 256 events, and none from before its own start",
                 _SOONER,
             )
         if life is None or started is None:
@@ -470,7 +470,7 @@ class PromiscuousRule(Rule):
         else:
             case.lacks(
                 "the engine's events of that time",
-                "it keeps the last 256, and none from before its own start",
+                "the engine keeps its last 256 events, and none from before its own start",
                 _SOONER,
             )
         if not case.actor.is_docker and isinstance(picture.place(device).link, Unobservable) is False:
