@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -304,13 +305,34 @@ def test_an_address_that_is_none(address: str) -> None:
         EngineApi(address, 0.2).engine()
 
 
-def test_nobody_is_followed_elsewhere(socket_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+def test_nobody_is_followed_elsewhere_and_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
         elsewhere.setblocking(False)
-        there = f"Location: http://127.0.0.1:{elsewhere.getsockname()[1]}/version"
-        moved = reply(b"", "302 Found", "text/plain", there)
-        with pytest.raises(EngineError):
-            asked(socket_path, docker(version=moved), EngineApi.engine)
+        server.settimeout(5)
+        there = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", there)
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {there}/version\r\nContent-Length: 0\r\n\r\n"
+
+        def serve() -> None:
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(moved.encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with (
+            closing(EngineApi(f"tcp://127.0.0.1:{server.getsockname()[1]}", 0.5)) as api,
+            pytest.raises(EngineError, match="TooManyRedirects"),
+        ):
+            api.engine()
+        thread.join(5)
         with pytest.raises(BlockingIOError):
             elsewhere.accept()
 

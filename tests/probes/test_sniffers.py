@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,14 @@ def test_tcpdump_on_a_bridge_and_on_all_interfaces() -> None:
         SocketEntry(inode=202471, protocol=3, ifindex=2, uid=0, memberships=(2,)),
         SocketEntry(inode=202544, protocol=3, ifindex=0, uid=0, memberships=()),
     )
+
+
+def test_a_membership_of_another_kind_is_none() -> None:
+    promiscuous = struct.pack("=IIHH", 2, 1, 1, 0)
+    reply = replies("packet sockets")[0]
+    assert reply.count(promiscuous) == 1
+    (entry,) = parse_packet_sockets([reply.replace(promiscuous, struct.pack("=IIHH", 2, 1, 2, 0))])
+    assert (entry.inode, entry.memberships) == (202471, ())
 
 
 def test_none() -> None:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -120,6 +120,10 @@ def test_hostile_text_is_one_line_of_printable_ascii_without_halves_of_character
 
 
 @given(st.text(st.characters(exclude_categories=())))
+@example("\ud800")
+@example("\udfff")
+@example("\x7f")
+@example("\U0001f600\\ud800")
 def test_any_text_makes_one_line_that_strict_readers_take(text: str) -> None:
     line = finding_line(replace(CONFIRMED, headline=text))
     assert line.isprintable()

@@ -70,6 +70,7 @@ def test_what_the_actor_brings_is_evidence_too() -> None:
 def test_against_the_engine_as_actor_another_cause_is_only_a_doubt() -> None:
     case = Case(EVENT, DOCKER)
     case.disproves(Step.DEVICE, "odd", NOT_THERE)
+    assert case.evidence[-1].weight is Weight.SUPPORTING
     assert finding(case).verdict is Verdict.INCONCLUSIVE
 
 

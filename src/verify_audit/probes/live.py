@@ -211,7 +211,7 @@ class LiveHost:
             return Observed(found, provenance, _raw(found) if isinstance(found, _SHORT) else "")
         except NetlinkError as error:
             if error.code == errno.ENODEV:
-                return Absent(provenance, "the kernel knows no such interface")
+                return Absent(provenance, _NO_SUCH)
             return Unobservable(provenance, str(error), _BE_ROOT if error.code == errno.EPERM else "")
         except NamespaceError as error:
             return Unobservable(provenance, str(error), _BE_ROOT)
@@ -230,7 +230,7 @@ class LiveHost:
                     "rtnetlink", "RTM_GETLINK dump", lambda _: parse_names(read_links())
                 )
             if isinstance(self._names, Observed) and name not in self._names.fact:
-                return Absent(self._names.provenance, "not among the names of all interfaces")
+                return Absent(self._names.provenance, _NO_SUCH)
         answer = self._in_namespace(
             "rtnetlink",
             f"RTM_GETLINK {name}",
@@ -336,6 +336,8 @@ def _raw(fact: Any) -> str:
 
 _ONE_THING = ("daemon", "engine", "life")
 """The topics whose answer is about one thing, and short enough to be shown whole."""
+
+_NO_SUCH = "the kernel knows no such interface"
 
 _SHORT = (Link, Peer, PacketSockets, int)
 

@@ -135,7 +135,7 @@ def _line(value: dict[str, Any]) -> str:
     if "\\ud" in line:
         # Bytes that were no UTF-8 are half surrogates here, which strict readers of JSON refuse.
         line = json.dumps(_whole(value), separators=(",", ":"))
-    return line.replace("\x7f", "\\u007f")  # the one control character that JSON lets through
+    return line
 
 
 def _whole(value: Any) -> Any:

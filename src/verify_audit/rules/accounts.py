@@ -36,14 +36,17 @@ GAP = 1.0
 STARTING = 15.0
 """Seconds after the start of its process within which an engine has set up its own chains."""
 
-LEAD, FOLLOW = 0.2, 2.5
-"""Seconds before and after a run within which the engine's own event for it lies."""
+LEAD, SOON, FOLLOW = 0.2, 0.6, 2.5
+"""Seconds before and after a run within which the engine's own event for it lies; SOON with little to do."""
+
+TICK = 0.02
+"""Seconds by which an event of the engine may seem to come before a record that it follows."""
 
 _PUTS = "nft_register_"
 _TAKES = "nft_unregister_"
 _REPLACES = ("xt_replace", "replace")
 _REGISTERS = ("xt_register", "register")
-_REMOVALS = ("disconnect", "destroy", "die", "kill", "stop")
+_REMOVALS = (("network", "disconnect"), ("network", "destroy"), ("container", "die"))
 _ADDITIONS = ("connect", "create", "start")
 
 Place = tuple[str, str]
@@ -245,45 +248,62 @@ class Accounts:
     # In the engine's namespace
 
     def _in_engines(self, run: _Run) -> _Settled | None:
-        picture, layout = self._picture, self._layout
+        picture = self._picture
         started = picture.started_before(run.first)
         begin = max(run.first - LEAD, started or 0.0)  # before its start the engine did nothing
-        if layout.version is None or not picture.covers(begin, run.last + FOLLOW):
+        if self._layout.version is None or not picture.covers(begin, run.last + FOLLOW):
             return None
-        near = picture.events_between(run.first - LEAD, run.last + FOLLOW)
-        near = [event for event in near if event.type in ("network", "container")]
-        if any(event.action in _REMOVALS for event in near):
-            return None  # what it took out cannot be counted any more
-        additions = [event for event in near if event.action in _ADDITIONS]
-        if started is not None and run.last - started <= STARTING and not additions:
+        added = any(event.action in _ADDITIONS for event in self._near(run, SOON))
+        if started is not None and run.last - started <= STARTING and not added:
             return self._engine_start(run, started)
-        created = {
-            event.network_id for event in additions if event.type == "network" and event.action == "create"
+        # Most events follow within SOON; whatever else the engine does until FOLLOW has changes of its own.
+        return self._by_operations(run, SOON) or self._by_operations(run, FOLLOW)
+
+    def _near(self, run: _Run, follow: float) -> list[EngineEvent]:
+        """The engine's events that may go with a run; its own event follows a change, but for a death."""
+        found = self._picture.events_between(run.first - LEAD, run.last + follow)
+        return [
+            event
+            for event in found
+            if event.type in ("network", "container")
+            and (event.at >= run.first - TICK or event.action == "die")
+        ]
+
+    def _by_operations(self, run: _Run, follow: float) -> _Settled | None:
+        """A run that networks made, and containers started, in that time account for to the last change."""
+        picture, layout = self._picture, self._layout
+        near = self._near(run, follow)
+        if any((event.type, event.action) in _REMOVALS for event in near):
+            return None  # what it took out cannot be counted any more
+        created = {event.network_id for event in near if (event.type, event.action) == ("network", "create")}
+        # A container's rules are set when it starts; to connect it to one more network sets none here.
+        started = {
+            event.container_id for event in near if (event.type, event.action) == ("container", "start")
         }
-        containers = {event.container_id for event in additions if event.container_id}
-        if not created and not containers:
+        moved = jumps_put_back(layout.version or "")
+        if not (created or started) or (created and moved is None):
             return None
-        moved = jumps_put_back(layout.version)
-        if created and moved is None:
-            return None
-        left = self._left(created, containers)
+        left = self._left(created, started)
         back = Counter({("ip", "filter"): len(created) * (moved or 0)})
         if not self._balances(run, left, back):
             return None
         networks = [picture.network_ref(key) for key in sorted(created)]
-        names = [each.name for each in networks if each is not None]
-        names += [
-            picture.container_by_id[key].name for key in sorted(containers & picture.container_by_id.keys())
-        ]
-        nearest = min(additions, key=lambda event: abs(event.at - run.last))
+        containers = [picture.container_ref(key) for key in sorted(started)]
+        names = ", ".join(each.name for each in (*networks, *containers) if each is not None)
+        nearest = min(
+            (event for event in near if event.network_id in created or event.container_id in started),
+            key=lambda event: abs(event.at - run.last),
+        )
+        connected = {event.network_id for event in near if event.container_id in started and event.network_id}
+        concerned = created or connected
         return _Settled(
             f"the log has {sum(run.put().values())} changes here by nobody known, and as many are accounted for by "
-            f"what the engine did {apart(nearest.at, run.last)} the last, for {', '.join(names)}: "
+            f"what the engine did {apart(nearest.at, run.last)} the last, for {names}: "
             f"{sum(left.values())} rules that are there now"
             + (f" and {sum(back.values())} jumps taken out and put back" if sum(back.values()) else ""),
             layout.firewall,
-            picture.container_ref(next(iter(containers))) if len(containers) == 1 else None,
-            picture.network_ref(nearest.network_id),
+            containers[0] if len(containers) == 1 and not created else None,
+            picture.network_ref(next(iter(concerned))) if len(concerned) == 1 else None,
         )
 
     def _left(self, created: set[str], containers: set[str]) -> Counter[Place]:

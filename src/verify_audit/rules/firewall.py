@@ -42,8 +42,9 @@ BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
 rules are set before the `network create` or `connect` event, a container's own after it."""
 
-CLOSE = 1.0
-"""Seconds within which an event of the engine's names what a change was for, when it is the only one."""
+CLOSE = (0.1, 1.0)
+"""Seconds within which the engine's events name what a change was for, if they agree; the second when there
+is none within the first."""
 
 STARTING = 15.0
 """Seconds after the start of the engine's process during which it sets up its chains and networks."""
@@ -490,13 +491,23 @@ class FirewallRule(Rule):
             return
         if case.network is not None and case.container is not None:
             return
-        close = [each for each in activity if abs(each.at - time) <= CLOSE]
-        networks = {each.network_id for each in close if each.network_id}
-        containers = {each.container_id for each in close if each.container_id}
+        networks, containers = self._close(activity, time)
         if case.network is None and len(networks) == 1:
             case.network = self.picture.network_ref(next(iter(networks)))
-        if case.container is None and len(containers) == 1 and nearest.container_id:
-            case.container = container
+        if case.container is None and len(containers) == 1:
+            case.container = self.picture.container_ref(next(iter(containers)))
+
+    @staticmethod
+    def _close(activity: list[EngineEvent], time: float) -> tuple[set[str], set[str]]:
+        """The networks and the containers of the engine's events that lie closest to a time."""
+        for distance in CLOSE:
+            close = [each for each in activity if abs(each.at - time) <= distance]
+            if close:
+                break
+        return (
+            {each.network_id for each in close if each.network_id},
+            {each.container_id for each in close if each.container_id},
+        )
 
     def _headline(self, case: Case, verdict: Verdict, cause: Cause, subject: Subject) -> str:
         what = subject.command or (f"table {subject.table}" if subject.table else "x_tables")
