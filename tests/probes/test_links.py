@@ -142,6 +142,9 @@ def test_a_name_that_no_interface_can_have_is_a_netlink_error(length: int) -> No
 def test_an_index_that_no_interface_can_have_is_a_netlink_error(ifindex: int) -> None:
     with pytest.raises(NetlinkError):
         read_link(ifindex=ifindex)
+    if ifindex:
+        with pytest.raises(NetlinkError):
+            read_link(ifindex=1, nsid=ifindex)
 
 
 @pytest.mark.parametrize("pid", [-1, 2**22 + 1, 2**32, 2**70])

@@ -36,7 +36,7 @@ def read_link(name: bytes = b"", ifindex: int = 0, nsid: int | None = None) -> b
     nsid: look in the namespace that this one calls so (IFLA_TARGET_NETNSID). Raises NetlinkError, with
     ENODEV when there is no such interface.
     """
-    if len(name) >= _ALTIFNAMSIZ or not 0 <= ifindex < _BEYOND_NUMBERS:
+    if len(name) >= _ALTIFNAMSIZ or not all(0 <= each < _BEYOND_NUMBERS for each in (ifindex, nsid or 0)):
         raise NetlinkError(errno.ENODEV, "no interface can have that name or that index")
     body = struct.pack("=BxHiII", 0, 0, ifindex, 0, 0) + _attribute(
         _IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
