@@ -121,11 +121,9 @@ class _Run:
                 found[write.place] += 1
         return found
 
-    def registers_twice(self) -> bool:
-        """Whether a legacy table was registered more than once, or without being used."""
-        seen = Counter(write.place for write in self.writes if write.change.op in _REGISTERS)
-        used = self.put()
-        return any(times > 1 or not used[place] for place, times in seen.items())
+    def registered(self) -> Counter[Place]:
+        """How often each legacy table was registered, as the first to look at it has the kernel do."""
+        return Counter(write.place for write in self.writes if write.change.op in _REGISTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,7 @@ class Accounts:
 
     def _in_container(self, run: _Run) -> _Settled | None:
         """All the changes that a container's namespace has ever had, and all of it Docker's name server."""
-        if {write.place for write in run.writes} != {("ip", "nat")}:
+        if set(run.put()) != {("ip", "nat")}:
             return None
         for container, near in self._started(run):
             life = self._picture.host.ask(ask.life(container.id))
@@ -224,7 +222,7 @@ class Accounts:
             for rule in rules
         ):
             return False
-        if run.taken() or run.registers_twice():
+        if run.taken() or any(times > 1 for times in run.registered().values()):
             return False
         if run.writes[0].legacy:
             chains = [chain for chain in firewall.chains if chain.backend is Backend.LEGACY]
@@ -342,7 +340,7 @@ class Accounts:
     def _balances(self, run: _Run, left: Counter[Place], back: Counter[Place]) -> bool:
         """Whether the changes of a run are what is left, and what was taken out and put back, to the last one."""
         if any(write.legacy for write in run.writes):
-            if run.registers_twice():
+            if any(times > 1 or not run.put()[place] for place, times in run.registered().items()):
                 return False
             # One replacement of the table for each command, whichever way it went.
             wanted = left + back + back
