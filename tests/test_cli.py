@@ -20,7 +20,8 @@ import verify_audit
 from tests.audit.log import ANOM, ANOM_SYSCALL, NETFILTER, PROCTITLE, SYSCALL
 from tests.fake_engine import FakeEngine, docker, drip, hang, reply
 from tests.made_up import MadeUpHost, docker_host, event, unseen
-from verify_audit.cli import DEFAULT_LOG, app
+from verify_audit import cli
+from verify_audit.cli import app
 from verify_audit.host.observation import Observation
 from verify_audit.host.questions import TOPICS, AskedOnce, Question
 from verify_audit.investigate import investigate
@@ -233,12 +234,13 @@ def test_demo_without_an_engine_says_what_is_missing(tmp_path: Path) -> None:
 # Logs
 
 
-def test_the_default_log_that_is_not_there_is_said_with_what_to_do() -> None:
-    if DEFAULT_LOG.exists():
-        pytest.skip("there is one here")
-    ended = run()
+def test_the_default_log_that_is_not_there_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "DEFAULT_LOG", tmp_path / "audit.log")
+    ended = invoke()
     assert (ended.status, ended.out) == (FAILED, "")
-    assert ended.err.startswith(f"verify-audit: there is no audit log at {DEFAULT_LOG}. ")
+    assert ended.err.startswith(f"there is no audit log at {tmp_path}/audit.log. ")
     assert "--demo" in ended.err
 
 
