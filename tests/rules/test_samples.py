@@ -10,16 +10,24 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from verify_audit.audit.assemble import Losses
 from verify_audit.audit.read import events
 from verify_audit.findings.finding import Finding
 from verify_audit.findings.verdict import Verdict
+from verify_audit.host.observation import Observation
+from verify_audit.host.questions import Fact, Question, never_asked
 from verify_audit.investigate import investigate
-from verify_audit.probes.recorded import load
+from verify_audit.probes.recorded import RecordedHost, load
+from verify_audit.reports.jsonl import finding_line
 from verify_audit.reports.summary import Summary
 from verify_audit.reports.text import report
 from verify_audit.rules.registry import RULES
@@ -84,3 +92,45 @@ def test_an_order_of_records_changes_nothing() -> None:
         assert [each.verdict for each in investigate(log, host)] == [
             each.verdict for each in investigate(backwards, host)
         ], named(case)
+
+
+class Blinkered:
+    """A recorded host some of whose answers could not be had."""
+
+    def __init__(self, host: RecordedHost, unseen: frozenset[Question[Any]]) -> None:
+        self._host = host
+        self._unseen = unseen
+
+    def ask(self, question: Question[Fact]) -> Observation[Fact]:
+        if question in self._unseen:
+            return never_asked(question, "test", 0.0)
+        return self._host.ask(question)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_what_cannot_be_seen_never_turns_a_verdict(data: st.DataObject) -> None:
+    """Fewer answers may leave an event open. They refute nothing of Docker's and confirm nothing else."""
+    case = data.draw(st.sampled_from(CASES))
+    whole = load(case / "host.json")
+    unseen = data.draw(st.frozensets(st.sampled_from(sorted(whole.answers, key=str))))
+    truth = json.loads((case / "truth.json").read_text())
+    wrong = {"docker": Verdict.REFUTED, "other": Verdict.CONFIRMED}
+    log = list(events([(case / "event.log").read_bytes()], Losses()))
+    for finding in investigate(log, Blinkered(whole, unseen)):
+        assert finding.verdict is not wrong.get(truth.get(finding.event.id, "")), finding.headline
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_the_json_lines_keep_to_their_schema(case: Path) -> None:
+    schema = json.loads((files("verify_audit.reports") / "finding.schema.json").read_text())
+    for finding in judged(case):
+        jsonschema.validate(json.loads(finding_line(finding)), schema)
+
+
+def test_a_host_of_which_nothing_can_be_seen_settles_nothing_for_docker() -> None:
+    for case in CASES:
+        whole = load(case / "host.json")
+        log = list(events([(case / "event.log").read_bytes()], Losses()))
+        for finding in investigate(log, Blinkered(whole, frozenset(whole.answers))):
+            assert finding.verdict is not Verdict.CONFIRMED, named(case)

@@ -100,8 +100,12 @@ class Picture:
 
     @cached_property
     def is_docker(self) -> bool:
-        """Whether what answers on the API socket is known to be a Docker engine."""
-        return isinstance(self.engine, Observed) and self.engine.fact.product is Product.DOCKER
+        """Whether what answers on the API socket is known to be a Docker engine, and a process of this host."""
+        return (
+            isinstance(self.engine, Observed)
+            and self.engine.fact.product is Product.DOCKER
+            and isinstance(self.daemon, Observed)
+        )
 
     @cached_property
     def is_other_product(self) -> bool:
@@ -244,7 +248,8 @@ class Picture:
             return Place(Standing.UNSEEN, link, f"the interface: {link.reason}", unseen=link)
         if isinstance(link, Absent):
             return Place(Standing.GONE, link, "no such interface now")
-        for needed in (self.networks, self.containers):
+        # Without the daemon's process the lists could be those of an engine on another host.
+        for needed in (self.daemon, self.networks, self.containers):
             if isinstance(needed, Unobservable):
                 return Place(Standing.UNSEEN, link, needed.reason, unseen=needed)
         if link.fact.kind == "bridge" and device in self.network_by_bridge:
@@ -292,16 +297,16 @@ class Picture:
             if endpoint.network_id != network.id:
                 continue
             life = self.host.ask(ask.life(container.id))
-            if isinstance(life, Unobservable):
-                return Place(Standing.UNSEEN, link, life.reason, bridge, network, peer, unseen=life)
-            if isinstance(life, Observed) and life.fact.pid:
-                theirs = self.host.ask(ask.nsid_of(life.fact.pid))
-                if isinstance(theirs, Unobservable):
-                    return Place(Standing.UNSEEN, link, theirs.reason, bridge, network, peer, unseen=theirs)
-                if isinstance(theirs, Observed) and theirs.fact == nsid:
-                    return Place(
-                        Standing.CONTAINERS, link, "", bridge, network, peer, container, endpoint, life
-                    )
+            pid = life.fact.pid if isinstance(life, Observed) else 0
+            theirs = self.host.ask(ask.nsid_of(pid)) if pid else life
+            if isinstance(theirs, Unobservable):
+                return Place(Standing.UNSEEN, link, theirs.reason, bridge, network, peer, unseen=theirs)
+            if not pid or isinstance(theirs, Absent):
+                # It was in the list, with this address: it has ended since, or is being started again.
+                changing = f"container {container.name} was ending or starting while it was being looked at"
+                return Place(Standing.UNSEEN, link, changing, bridge, network, peer)
+            if theirs.fact == nsid:
+                return Place(Standing.CONTAINERS, link, "", bridge, network, peer, container, endpoint, life)
         return Place(
             Standing.ODD_END,
             link,
