@@ -201,7 +201,7 @@ class FirewallRule(Rule):
             purpose = f"for this: {expected.because}" if expected else "for nothing that this engine sets up"
             case.notes(
                 Step.FIREWALL, f"the rule is in {place} now ({found[0].backend}{handle}), {purpose}",
-                self._layout.firewall, by_hand, str(found[0]),
+                self._layout.firewall, by_hand, self._layout.text(found[0]),
             )  # fmt: skip
         elif isinstance(self._layout.firewall, Observed):
             case.notes(Step.FIREWALL, f"the rule is not in {place} now", self._layout.firewall, by_hand)
@@ -473,7 +473,8 @@ class FirewallRule(Rule):
     def _tell_activity(self, case: Case, activity: list[EngineEvent]) -> None:
         """What the engine did around then, the nearest first; from it the names, where they are certain."""
         time = case.event.time
-        nearest = min(activity, key=lambda each: abs(each.at - time))
+        after = bisect_left(activity, time, key=lambda each: each.at)
+        nearest = min(activity[max(0, after - 1) : after + 1], key=lambda each: abs(each.at - time))
         container = self.picture.container_ref(nearest.container_id)
         network = self.picture.network_ref(nearest.network_id)
         name = container.name or short(container.id) if container else ""

@@ -39,6 +39,7 @@ class Layout:
         self._engine = engine
         self._networks = networks
         self._containers = containers
+        self._texts: dict[int, str] = {}
         self._tables: dict[tuple[str, str], bool] = {}
         self._explanations: dict[tuple[object, ...], ExpectedRule | None] = {}
 
@@ -133,7 +134,13 @@ class Layout:
 
     def explain_in_container(self, command: FirewallCommand) -> ExpectedRule | None:
         """The same inside a container's namespace."""
+        if (command.table, command.chain) not in self._places_in_containers:
+            return None
         return self._explain(command, self.expected_in_containers)
+
+    @cached_property
+    def _places_in_containers(self) -> frozenset[tuple[str | None, str | None]]:
+        return frozenset((rule.table, rule.chain) for rule in self.expected_in_containers)
 
     def _explain(self, command: FirewallCommand, expected: tuple[ExpectedRule, ...]) -> ExpectedRule | None:
         if command.spec is None or command.chain is None or command.family is None:
@@ -151,6 +158,13 @@ class Layout:
             return []
         key = (command.family or "", command.table or "filter", command.chain, command.spec)
         return self._standing.get(key, [])
+
+    def text(self, rule: FirewallRule) -> str:
+        """A rule of this firewall as an iptables command would append it, put into words once."""
+        text = self._texts.get(id(rule))
+        if text is None:
+            text = self._texts[id(rule)] = str(rule)
+        return text
 
     @cached_property
     def _standing(self) -> dict[tuple[str, str, str, RuleSpec], list[FirewallRule]]:
