@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tests.audit.log import ANOM, ANOM_SYSCALL, line
 from tests.made_up import BRIDGE, WEB, event
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
@@ -37,8 +35,7 @@ CONFIRMED = Finding(
     ),
 )  # fmt: skip
 
-REFUTED = replace(
-    CONFIRMED,
+REFUTED = CONFIRMED._replace(
     event=event(line("ANOM_PROMISCUOUS", b"dev=eth0 prom=256 old_prom=0 auid=1000 uid=0 gid=0 ses=3", 9)),
     verdict=Verdict.REFUTED,
     headline="Not Docker: /usr/bin/tcpdump (pid 99, uid 0) put eth0 into promiscuous mode",
@@ -50,8 +47,7 @@ REFUTED = replace(
     warnings=("tcpdump listens on eth0, which the audit log need not show",),
 )
 
-INCONCLUSIVE = replace(
-    REFUTED,
+INCONCLUSIVE = REFUTED._replace(
     event=event(b"node=db1 " + line("ANOM_PROMISCUOUS", b"dev=eth1 prom=0 old_prom=256", 12)),
     verdict=Verdict.INCONCLUSIVE,
     headline="Cannot tell who put eth1 out of promiscuous mode: the event has no SYSCALL record",
@@ -97,5 +93,5 @@ EVIL_FAILURE = Unobservable(Provenance(HOSTILE, HOSTILE, AT), HOSTILE, HOSTILE)
 
 def later(finding: Finding, seconds: int, serial: int) -> Finding:
     """The same again, some time later."""
-    again = replace(finding.event, seconds=finding.event.seconds + seconds, serial=serial)
-    return replace(finding, event=again)
+    again = finding.event._replace(seconds=finding.event.seconds + seconds, serial=serial)
+    return finding._replace(event=again)

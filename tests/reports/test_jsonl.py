@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -125,7 +124,7 @@ def test_hostile_text_is_one_line_of_printable_ascii_without_halves_of_character
 @example("\x7f")
 @example("\U0001f600\\ud800")
 def test_any_text_makes_one_line_that_strict_readers_take(text: str) -> None:
-    line = finding_line(replace(CONFIRMED, headline=text))
+    line = finding_line(CONFIRMED._replace(headline=text))
     assert line.isprintable()
     headline = json.loads(line)["headline"]
     headline.encode("utf-8")

@@ -4,7 +4,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,13 +124,13 @@ def test_what_repeats_itself_within_a_minute_is_told_once() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(CONFIRMED, rule="firewall"),
-        replace(CONFIRMED, container=None),
-        replace(CONFIRMED, network=None),
-        replace(CONFIRMED, warnings=("w",)),
-        replace(CONFIRMED, missing=INCONCLUSIVE.missing),
-        replace(CONFIRMED, verdict=REFUTED.verdict),
-        replace(CONFIRMED, event=replace(CONFIRMED.event, node="elsewhere")),
+        CONFIRMED._replace(rule="firewall"),
+        CONFIRMED._replace(container=None),
+        CONFIRMED._replace(network=None),
+        CONFIRMED._replace(warnings=("w",)),
+        CONFIRMED._replace(missing=INCONCLUSIVE.missing),
+        CONFIRMED._replace(verdict=REFUTED.verdict),
+        CONFIRMED._replace(event=CONFIRMED.event._replace(node="elsewhere")),
     ],
 )
 def test_what_differs_in_what_matters_is_told_apart(other: Finding) -> None:
@@ -140,11 +139,11 @@ def test_what_differs_in_what_matters_is_told_apart(other: Finding) -> None:
 
 def test_what_is_not_confirmed_is_told_by_device_and_actor() -> None:
     assert groups(REFUTED, later(REFUTED, 1, 2)) == [2]
-    assert groups(REFUTED, replace(REFUTED, subject=CONFIRMED.subject)) == [1, 1]
-    assert groups(REFUTED, replace(REFUTED, cause=replace(REFUTED.cause, exe="/bin/other"))) == [1, 1]
-    assert groups(REFUTED, replace(REFUTED, cause=replace(REFUTED.cause, auid=0))) == [1, 1]
+    assert groups(REFUTED, REFUTED._replace(subject=CONFIRMED.subject)) == [1, 1]
+    assert groups(REFUTED, REFUTED._replace(cause=REFUTED.cause._replace(exe="/bin/other"))) == [1, 1]
+    assert groups(REFUTED, REFUTED._replace(cause=REFUTED.cause._replace(auid=0))) == [1, 1]
     # Each child of the engine has a pid of its own.
-    assert groups(CONFIRMED, replace(CONFIRMED, cause=replace(CONFIRMED.cause, pid=1))) == [2]
+    assert groups(CONFIRMED, CONFIRMED._replace(cause=CONFIRMED.cause._replace(pid=1))) == [2]
 
 
 def test_groups_stand_where_their_first_does_even_when_interleaved() -> None:

@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import re
 from binascii import unhexlify
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from verify_audit.audit.record import Event, Record
 
@@ -32,8 +31,7 @@ UNSET = 4294967295
 IFF_PROMISC = 0x100
 
 
-@dataclass(frozen=True, slots=True)
-class Promiscuous:
+class Promiscuous(NamedTuple):
     """ANOM_PROMISCUOUS: an interface went into promiscuous mode or out of it.
 
     device is raw and in an unknown network namespace. prom and old_prom are IFF_PROMISC (256) or 0.
@@ -61,8 +59,7 @@ class Promiscuous:
         return bool(self.old_prom & IFF_PROMISC) and not self.prom & IFF_PROMISC
 
 
-@dataclass(frozen=True, slots=True)
-class NetfilterChange:
+class NetfilterChange(NamedTuple):
     """NETFILTER_CFG: a table was registered, replaced or changed.
 
     table is raw. generation is the number of the nftables commit, per network namespace, None for
@@ -88,8 +85,7 @@ class NetfilterChange:
     table_handle: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Syscall:
+class Syscall(NamedTuple):
     """SYSCALL: the task that did it, and how.
 
     arch is AUDIT_ARCH_*, number is per arch, name None when it is not one that matters here. exit and
@@ -117,16 +113,14 @@ class Syscall:
     key: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class SockoptChange:
+class SockoptChange(NamedTuple):
     """A setsockopt(2) that replaces a table of x_tables or ebtables, or its counters. It may have failed."""
 
     tool: Literal["iptables", "ip6tables", "arptables", "ebtables"]
     option: Literal["replace", "add_counters"]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """The command line of the task.
 
     PROCTITLE is cut at 128 bytes, can be rewritten by the task, and is kept from its first audited

@@ -6,7 +6,6 @@ Everything in a record is bytes, because everything in it can be chosen by whoev
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,8 +26,7 @@ class EventId(NamedTuple):
         return f"{self.seconds}.{self.millis:03d}:{self.serial}"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One audit record.
 
     type is the name of the message type ("SYSCALL"); a type that is not known by name stays as
@@ -57,8 +55,7 @@ class Record:
         return match[2] if quoted is None else quoted
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """The records of one event, in the order of the log. Its identity is (node, seconds, millis, serial)."""
 
     node: str | None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from verify_audit.host.observation import Provenance
 
@@ -39,8 +39,7 @@ class Step(StrEnum):
     LISTENERS = "Does anyone listen"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One statement about the claim, with where it comes from.
 
     by_hand is a command that shows the same to a person; empty when there is none.
@@ -55,8 +54,7 @@ class Evidence:
     by_hand: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(NamedTuple):
     """Something that would have helped and could not be had.
 
     what: the fact, why: why it could not be had, remedy: how to have it next time (may be empty).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Evidence, Missing
@@ -20,8 +20,7 @@ class CauseKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Who did it. pid and auid as recorded in the event or seen on the host; None when unknown."""
 
     kind: CauseKind
@@ -31,8 +30,7 @@ class Cause:
     auid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What the event is about. Hostile text: decoded with backslashreplace, escaped when shown."""
 
     device: str | None = None
@@ -41,8 +39,7 @@ class Subject:
     command: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerRef:
+class ContainerRef(NamedTuple):
     """The container that the event belongs to."""
 
     id: str
@@ -50,8 +47,7 @@ class ContainerRef:
     image: str
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkRef:
+class NetworkRef(NamedTuple):
     """The Docker network that the event belongs to."""
 
     id: str
@@ -59,8 +55,7 @@ class NetworkRef:
     bridge: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One event, judged.
 
     warnings are things that a reader must know whatever the verdict is, such as somebody who listens
@@ -77,4 +72,4 @@ class Finding:
     network: NetworkRef | None = None
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[Missing, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()

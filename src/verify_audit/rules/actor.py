@@ -9,9 +9,8 @@ engine acts as the engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from verify_audit.audit.decode import Syscall, syscall
 from verify_audit.audit.record import Event, Record
@@ -41,8 +40,7 @@ class Relation(StrEnum):
     UNRECORDED = "not recorded"
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):
     """The process that acted, as far as it is known.
 
     evidence and missing are what this brings to any claim that Docker did it; call is the SYSCALL
@@ -229,7 +227,7 @@ class Actors:
             )
             actor = self._uncertain(call, recorded, f"{name} has ended, and {reason}")
             if isinstance(picture.daemon, Unobservable):
-                return replace(actor, missing=(missing("the engine's process", picture.daemon),))
+                return actor._replace(missing=(missing("the engine's process", picture.daemon),))
             return actor
         engine = picture.daemon.fact.process
         if engine_acts_itself:
@@ -244,7 +242,7 @@ class Actors:
             )  # fmt: skip
         if isinstance(own, Unobservable):
             actor = self._uncertain(call, recorded, f"{name} could not be looked up")
-            return replace(actor, missing=(missing("the process that acted", own),))
+            return actor._replace(missing=(missing("the process that acted", own),))
         return self._uncertain(call, recorded, f"{name} and its parent {call.ppid} have ended")
 
     def _other(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from verify_audit.audit.record import Event
@@ -118,7 +118,7 @@ class Case:
             case Verdict.REFUTED if self.other is not None and self.other.pid is not None:
                 return self.other
             case Verdict.REFUTED if self.actor.call is not None:
-                return replace(self.actor.cause, kind=CauseKind.PROCESS)
+                return self.actor.cause._replace(kind=CauseKind.PROCESS)
             case Verdict.REFUTED:
                 return self.other or Cause(CauseKind.UNKNOWN, unknown)
             case _:

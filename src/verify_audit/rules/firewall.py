@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from verify_audit.audit import decode
 from verify_audit.audit.decode import NetfilterChange, SockoptChange
@@ -53,8 +53,7 @@ _ADDING = ("append", "insert", "replace", "new_chain", "new_table")
 _SOONER = "judge sooner, while what was changed is still there"
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(NamedTuple):
     """What is known of one event: its records, the command that made it, and the tables (family, name)."""
 
     records: tuple[NetfilterChange, ...]
