@@ -12,62 +12,33 @@ kernel/auditsc.c __audit_log_nfcfg(); audit message types in include/uapi/linux/
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from typing import NamedTuple
 
-from verify_audit.audit import decode
-from verify_audit.audit.decode import NetfilterChange, SockoptChange
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
-from verify_audit.findings.finding import Cause, CauseKind, Finding, NetworkRef, Subject
+from verify_audit.findings.finding import Cause, CauseKind, Finding, Subject
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import apart, clock, short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.docker_layout import ExpectedRule
-from verify_audit.host.facts import Container, EngineEvent, Process
-from verify_audit.host.firewall import Firewall
-from verify_audit.host.iptables_command import FirewallCommand, parse_command
+from verify_audit.host.facts import Process
+from verify_audit.host.iptables_command import FirewallCommand
 from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.rules.accounts import Accounts
+from verify_audit.rules.activity import AFTER, BEFORE, Activity
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
+from verify_audit.rules.change import Change, family_of, read_change, sockopt_of, text_of
 from verify_audit.rules.interface import Rule
-from verify_audit.rules.layout import FAMILIES, live
+from verify_audit.rules.lookup import Lookup
+from verify_audit.rules.nameserver import SOONER, NameServer
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import from_log, quoted
-
-BEFORE, AFTER = 3.0, 5.0
-"""Seconds before and after a change of the firewall within which an event of the engine's explains it:
-rules are set before the `network create` or `connect` event, a container's own after it."""
-
-CLOSE = (0.1, 1.0)
-"""Seconds within which the engine's events name what a change was for, if they agree; the second when there
-is none within the first."""
 
 STARTING = 15.0
 """Seconds after the start of the engine's process during which it sets up its chains and networks."""
 
 _ADDING = ("append", "insert", "replace", "new_chain", "new_table")
-_SOONER = "judge sooner, while what was changed is still there"
-
-
-class _Change(NamedTuple):
-    """What is known of one event: its records, the command that made it, and the tables (family, name)."""
-
-    records: tuple[NetfilterChange, ...]
-    command: FirewallCommand | None
-    places: tuple[tuple[str, str], ...]
-
-    @property
-    def subject(self) -> Subject:
-        """What the report says that the event is about."""
-        return Subject(
-            table=", ".join(dict.fromkeys(table for _, table in self.places)) or None,
-            chain=self.command.chain if self.command else None,
-            command=f"{self.command.program} {self.command.text}" if self.command else None,
-        )
 
 
 class FirewallRule(Rule):
@@ -79,34 +50,25 @@ class FirewallRule(Rule):
         super().__init__(picture, actors)
         self._layout = picture.layout
         self._accounts = Accounts(picture, picture.layout)
-        self._resolvers: dict[int, set[FirewallCommand]] = {}
+        self._activity = Activity(picture)
+        self._lookup = Lookup(picture)
+        self._name_server = NameServer(picture, self._activity)
 
     def applies(self, event: Event) -> bool:
         """Whether the event changed the firewall. One call does either this or something to a device."""
         if event.first("NETFILTER_CFG") is not None:
             return True
-        return event.first("ANOM_PROMISCUOUS") is None and _sockopt(event) is not None
+        return event.first("ANOM_PROMISCUOUS") is None and sockopt_of(event) is not None
 
     def survey(self, events: Sequence[Event]) -> None:
         """Count the changes that no actor was recorded for."""
         self._accounts.survey(events)
         for event in events:
-            self._survey_resolver(event)
-
-    def _survey_resolver(self, event: Event) -> None:
-        """Remember which parent made which rule for a container's name server."""
-        title, record = event.first("PROCTITLE") or event.first("EXECVE"), event.first("SYSCALL")
-        if title is None or record is None or not any(mark in title.body for mark in _DNS_MARKS):
-            return
-        call, command = decode.syscall(record), _command(event)
-        if call is None or command is None or command.chain not in _DNS_CHAINS:
-            return
-        if self._layout.explain_in_container(command) is not None:
-            self._resolvers.setdefault(call.ppid, set()).add(command)
+            self._name_server.survey(event)
 
     def judge(self, event: Event) -> Finding:
         """The event, judged."""
-        change = _read(event)
+        change = read_change(event)
         case = Case(event, self.actors.of(event, engine_acts_itself=False))
         self._records(case, change)
         if case.actor.relation is Relation.UNRECORDED:
@@ -114,7 +76,7 @@ class FirewallRule(Rule):
         if case.actor.is_docker:
             self._by_engine(case, change)
         elif case.actor.is_other:
-            self._standing(case, change)
+            self._look_up(case, change)
         elif case.actor.relation is Relation.UNCERTAIN:
             self._by_command(case, change)
         self._background(case)
@@ -126,13 +88,13 @@ class FirewallRule(Rule):
             "somebody else, whom nothing recorded",
         )
 
-    def _records(self, case: Case, change: _Change) -> None:
+    def _records(self, case: Case, change: Change) -> None:
         """What the records alone say against Docker: tables that it never touches, names that imitate."""
         records = case.event.of_type("NETFILTER_CFG")
         if len(records) != len(change.records):
             case.lacks("the table", "a record is cut or of no known form", "look at the log file itself")
         for each in change.records:
-            family, table = _family(each), _text(each.table)
+            family, table = family_of(each), text_of(each.table)
             if not each.odd and self._layout.makes_table(family, table):
                 continue
             source = from_log(case.event, records[0])
@@ -155,16 +117,15 @@ class FirewallRule(Rule):
 
     # With a recorded actor
 
-    def _by_engine(self, case: Case, change: _Change) -> None:
+    def _by_engine(self, case: Case, change: Change) -> None:
         """The engine did it. Does it fit what it was doing then, and what for?"""
-        if change.command is None or not self._in_container(case, change, change.command):
-            self._standing(case, change)
-        activity = self._activity(case.event)
-        if activity:
-            self._tell_activity(case, activity)
+        if not self._name_server.explains(case, change):
+            self._look_up(case, change)
+        if self._activity.around(case.event.time):
+            self._tell_activity(case)
         elif self._started_then(case.event):
             self._tell_start(case)
-        elif self.picture.covers(case.event.time - BEFORE, case.event.time + AFTER):
+        elif self._activity.covers(case.event.time):
             case.doubts(
                 Step.CONTAINER,
                 "the engine's events are complete around the record, and it did nothing then that changes a firewall",
@@ -172,74 +133,19 @@ class FirewallRule(Rule):
                 _events_by_hand(case.event),
             )
 
-    def _standing(self, case: Case, change: _Change) -> None:
+    def _look_up(self, case: Case, change: Change) -> None:
         """What the command's rule is for, and whether it is there now."""
-        command = change.command
-        if command is None or command.chain is None:
+        if change.command is None:
             return
-        expected = self._layout.explain(command)
-        place = f"{command.table or 'filter'} {command.chain}"
-        by_hand = f"{_program(command)} -t {command.table or 'filter'} -S {command.chain}"
-        if expected is not None:
-            self._refer(case, expected)
-        else:
-            self._refer_by_name(case, command)
-        if command.spec is None:
-            return
-        if command.truncated or command.spec.opaque:
-            case.notes(
-                Step.FIREWALL,
-                "the record has only the beginning of the command, so its rule could not be looked up",
-                self._layout.firewall,
-                by_hand,
-            )
-            return
-        found = self._layout.live(command)
-        if found:
-            handle = f", handle {found[0].handle}" if found[0].handle is not None else ""
-            purpose = f"for this: {expected.because}" if expected else "for nothing that this engine sets up"
-            case.notes(
-                Step.FIREWALL, f"the rule is in {place} now ({found[0].backend}{handle}), {purpose}",
-                self._layout.firewall, by_hand, self._layout.text(found[0]),
-            )  # fmt: skip
-        elif isinstance(self._layout.firewall, Observed):
-            case.notes(Step.FIREWALL, f"the rule is not in {place} now", self._layout.firewall, by_hand)
-
-    def _refer(self, case: Case, expected: ExpectedRule) -> None:
-        if case.actor.is_other:
-            return
-        if expected.network_id:
-            case.network = self.picture.network_ref(expected.network_id)
-        if expected.container_id:
-            case.container = self.picture.container_ref(expected.container_id)
-
-    def _refer_by_name(self, case: Case, command: FirewallCommand) -> None:
-        """What the words of a command name: a container's address, a bridge also when it is gone.
-
-        For a command that is cut short, or whose rule has nothing left to be explained by.
-        """
-        if case.actor.is_other:
-            return
-        words = command.text.split()
-        bare = {word.partition("/")[0].rpartition(":")[0] or word.partition("/")[0] for word in words}
-        for endpoint, container in self.picture.endpoints:
-            if endpoint.ipv4 and endpoint.ipv4 in bare:
-                case.container = self.picture.container_ref(container.id)
-                case.network = self.picture.network_ref(endpoint.network_id)
-                return
-        for network in self.picture.network_by_bridge.values():
-            if network.bridge in words:
-                case.network = self.picture.network_ref(network.id)
-                return
-        for each in self.picture.events:
-            # libnetwork names a bridge by the first 12 digits of its network's id.
-            if each.network_id and f"br-{short(each.network_id)}" in words:
-                case.network = NetworkRef(each.network_id, each.network_name, f"br-{short(each.network_id)}")
-                return
+        found = self._lookup.find(change.command)
+        if not case.actor.is_other:
+            case.container, case.network = found.container, found.network
+        if found.evidence is not None:
+            case.evidence.append(found.evidence)
 
     # Without one that could be told
 
-    def _by_pid_alone(self, case: Case, change: _Change) -> None:
+    def _by_pid_alone(self, case: Case, change: Change) -> None:
         """No SYSCALL record. From 5.8 on the record itself has a pid."""
         pid = next((each.pid for each in change.records if each.pid), None)
         source = from_log(case.event, case.event.records[0])
@@ -262,13 +168,21 @@ class FirewallRule(Rule):
             case.other = Cause(CauseKind.KERNEL, f"the kernel ({process.comm}), ending a network namespace")
             case.notes(Step.ACTOR, f"process {process.identity.pid} is a thread of the kernel's", living)
             return False
-        if isinstance(daemon, Observed) and process.identity == daemon.fact.process.identity:
+        if (
+            self.picture.is_docker
+            and isinstance(daemon, Observed)
+            and process.identity == daemon.fact.process.identity
+        ):
             case.proves(Step.ACTOR, f"the pid in {query} is the engine's, {who(process)}", daemon)
             return True
-        if process.container_id is None and self.picture.descends_from_engine(process):
+        if (
+            process.container_id is None
+            and self.picture.is_docker
+            and self.picture.descends_from_engine(process)
+        ):
             case.proves(Step.ACTOR, f"{who(process)} descends from the engine", living)
             return True
-        if not isinstance(daemon, Observed):
+        if not self.picture.is_docker:
             return False
         ref = self.picture.container_ref(process.container_id) if process.container_id else None
         inside = f", inside container {ref.name or short(ref.id)}" if ref else ""
@@ -279,15 +193,15 @@ class FirewallRule(Rule):
         case.disproves(Step.ACTOR, f"{text} did it, not the engine", living)
         return True
 
-    def _by_command(self, case: Case, change: _Change) -> None:
+    def _by_command(self, case: Case, change: Change) -> None:
         """The actor and its parent have ended; their command is known. The engine's own children are not here."""
         command = change.command
         if command is None:
             self._by_state(case, change)
             return
-        if self._in_container(case, change, command):
+        if self._name_server.explains(case, change):
             return
-        self._standing(case, change)
+        self._look_up(case, change)
         expected = self._layout.explain(command)
         standing = self._layout.live(command)
         if command.action in _ADDING and self._stands_unexplained(command):
@@ -329,81 +243,11 @@ class FirewallRule(Rule):
                 self._layout.firewall,
             )
 
-    def _in_container(self, case: Case, change: _Change, command: FirewallCommand) -> bool:
-        """Docker's name server for a container: rules in the container's own namespace. Whether it is that.
-
-        Engine 20.10 has them made by a process that it re-executes and that is gone at once, so the
-        parent cannot be told. The ports in them are chosen by the kernel: whoever finds the very rule in
-        the namespace of a container that was being started then has found its origin, and that of all else
-        that the same parent did.
-        """
-        call = case.actor.call
-        # The engine is parent to the rules of every container; a process of its own is to those of one.
-        siblings = self._resolvers.get(call.ppid, set()) if call and not case.actor.is_docker else set()
-        named = bool(siblings) or (command.chain in _DNS_CHAINS and command.action == "new_chain")
-        if not named and self._layout.explain_in_container(command) is None:
-            return False
-        holding = self._holding(case, change, command, siblings)
-        if not holding:
-            case.lacks(
-                "the firewall of the container's namespace",
-                "no container that was being started then holds such a rule now",
-                _SOONER,
-            )
-            return True
-        container, source = holding[0]
-        if len(holding) == 1:
-            case.container = self.picture.container_ref(container.id)
-            user = [each for each in container.endpoints if each.network_name != "bridge"]
-            case.network = self.picture.network_ref(user[0].network_id) if len(user) == 1 else None
-        names = ", ".join(each.name for each, _ in holding)
-        say = case.notes if case.actor.is_docker else case.proves
-        say(
-            Step.FIREWALL,
-            f"it is in the namespace of container {names}, which was being started then: {_DNS}",
-            source,
-            f"nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {short(container.id)}) -n iptables -t nat -S",
-        )
-        return True
-
-    def _holding(
-        self, case: Case, change: _Change, command: FirewallCommand, siblings: set[FirewallCommand]
-    ) -> list[tuple[Container, Observed[Firewall]]]:
-        """The containers being started then whose namespace holds what a command, and its siblings, made."""
-        found = []
-        for container in self._starting(case.event):
-            life = self.picture.host.ask(ask.life(container.id))
-            if not isinstance(life, Observed) or not life.fact.pid:
-                continue
-            answer = self.picture.host.ask(ask.container_firewall(life.fact.pid))
-            if isinstance(answer, Unobservable):
-                case.could_not_see(f"the firewall inside container {container.name}", answer)
-            elif (
-                isinstance(answer, Observed)
-                and _holds(answer.fact, change, command)
-                and all(live(answer.fact, sibling) for sibling in siblings)
-            ):
-                found.append((container, answer))
-        return found
-
-    def _starting(self, event: Event) -> list[Container]:
-        """The containers that the engine was starting or connecting around the event."""
-        near = self._activity(event)
-        ids = {each.container_id for each in near if each.action in ("connect", "start", "create", "restart")}
-        if not self.picture.covers(event.time - BEFORE, event.time + AFTER):
-            for container in self.picture.container_by_id.values():
-                life = self.picture.host.ask(ask.life(container.id)) if container.running else None
-                started = life.fact.started_at if isinstance(life, Observed) else None
-                if started is not None and -BEFORE <= started - event.time <= AFTER:
-                    ids.add(container.id)
-        return [each for each in self.picture.container_by_id.values() if each.id in ids and each.running]
-
-    def _by_state(self, case: Case, change: _Change) -> None:
+    def _by_state(self, case: Case, change: Change) -> None:
         """Nothing is left but what the engine did around then, and what the firewall holds now."""
         picture, layout = self.picture, self._layout
-        activity = self._activity(case.event)
-        if activity:
-            self._tell_activity(case, activity)
+        if self._activity.around(case.event.time):
+            self._tell_activity(case)
             return
         if self._started_then(case.event):
             self._tell_start(case)
@@ -411,11 +255,11 @@ class FirewallRule(Rule):
         if isinstance(picture.history, Unobservable):
             case.could_not_see("the engine's events", picture.history)
             return
-        if not picture.covers(case.event.time - BEFORE, case.event.time + AFTER):
+        if not self._activity.covers(case.event.time):
             case.lacks(
                 "the engine's events of that time",
                 "the engine keeps its last 256 events, and none from before its own start",
-                _SOONER,
+                SOONER,
             )
             return
         silent = "the engine's events are complete around the record, and it did nothing then that changes a firewall"
@@ -432,24 +276,6 @@ class FirewallRule(Rule):
             case.doubts(Step.CONTAINER, silent, picture.history, _events_by_hand(case.event))
 
     # The engine at that time
-
-    def _activity(self, event: Event) -> list[EngineEvent]:
-        """The engine's events around the record that go with changes of the firewall."""
-        time = event.time
-        times = self._change_times
-        return self._changes[bisect_left(times, time - BEFORE) : bisect_right(times, time + AFTER)]
-
-    @cached_property
-    def _changes(self) -> list[EngineEvent]:
-        return [
-            each
-            for each in self.picture.events
-            if each.type in ("network", "container") and each.action in _CHANGES
-        ]
-
-    @cached_property
-    def _change_times(self) -> list[float]:
-        return [each.at for each in self._changes]
 
     def _started_then(self, event: Event) -> bool:
         daemon = self.picture.daemon
@@ -469,45 +295,24 @@ class FirewallRule(Rule):
                 daemon,
             )
 
-    def _tell_activity(self, case: Case, activity: list[EngineEvent]) -> None:
+    def _tell_activity(self, case: Case) -> None:
         """What the engine did around then, the nearest first; from it the names, where they are certain."""
         time = case.event.time
-        after = bisect_left(activity, time, key=lambda each: each.at)
-        nearest = min(activity[max(0, after - 1) : after + 1], key=lambda each: abs(each.at - time))
-        container = self.picture.container_ref(nearest.container_id)
-        network = self.picture.network_ref(nearest.network_id)
-        name = container.name or short(container.id) if container else ""
-        what = f"{nearest.type} {nearest.action}" + (f" of {name}" if name else "")
-        if network is not None:
-            what += f" (network {network.name})"
+        nearest = self._activity.nearest(time)
         case.supports(
             Step.CONTAINER,
-            f"the engine reported `{what}` {apart(nearest.at, time)} the record",
+            f"the engine reported `{self._activity.words(nearest)}` {apart(nearest.at, time)} the record",
             self.picture.history,
             _events_by_hand(case.event),
             quoted(nearest),
         )
-        if not case.actor.is_docker:
+        if not case.actor.is_docker or (case.network is not None and case.container is not None):
             return
-        if case.network is not None and case.container is not None:
-            return
-        networks, containers = self._close(activity, time)
+        networks, containers = self._activity.close(time)
         if case.network is None and len(networks) == 1:
             case.network = self.picture.network_ref(next(iter(networks)))
         if case.container is None and len(containers) == 1:
             case.container = self.picture.container_ref(next(iter(containers)))
-
-    @staticmethod
-    def _close(activity: list[EngineEvent], time: float) -> tuple[set[str], set[str]]:
-        """The networks and the containers of the engine's events that lie closest to a time."""
-        for distance in CLOSE:
-            close = [each for each in activity if abs(each.at - time) <= distance]
-            if close:
-                break
-        return (
-            {each.network_id for each in close if each.network_id},
-            {each.container_id for each in close if each.container_id},
-        )
 
     def _headline(self, case: Case, verdict: Verdict, cause: Cause, subject: Subject) -> str:
         what = subject.command or (f"table {subject.table}" if subject.table else "x_tables")
@@ -526,78 +331,5 @@ class FirewallRule(Rule):
                 return f"Cannot tell who changed the firewall ({what}): {why}"
 
 
-_DNS_CHAINS = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING")
-_DNS_MARKS = (b"DOCKER_", b"DOCKER_".hex().upper().encode())
-_DNS = "containers on user-defined networks ask Docker's own name server"
-_CHANGES = frozenset(
-    (
-        "connect",
-        "disconnect",
-        "create",
-        "destroy",
-        "start",
-        "die",
-        "stop",
-        "kill",
-        "restart",
-        "remove",
-        "update",
-    )
-)
-
-
-def _holds(firewall: Firewall, change: _Change, command: FirewallCommand) -> bool:
-    """Whether a container's firewall holds what the command made there, and has changed often enough."""
-    generation = next((each.generation for each in change.records if each.generation is not None), None)
-    if generation is not None and (firewall.nft_generation or 0) < generation:
-        return False
-    if command.spec is not None and not command.truncated:
-        return bool(live(firewall, command))
-    if command.chain is None:
-        return True  # it only looked (-L, which registers a legacy table)
-    return any(
-        chain.name == command.chain and chain.table == command.table and chain.family == command.family
-        for chain in firewall.chains
-    )
-
-
-def _read(event: Event) -> _Change:
-    decoded = map(decode.netfilter, event.of_type("NETFILTER_CFG"))
-    records = tuple(change for change in decoded if change is not None)
-    command = _command(event)
-    places = dict.fromkeys((_family(each), _text(each.table)) for each in records)
-    if not records and command is not None and command.family and command.table:
-        places = {(command.family, command.table): None}
-    return _Change(records, command, tuple(places))
-
-
-def _family(change: NetfilterChange) -> str:
-    return FAMILIES.get(change.family, str(change.family))
-
-
-def _command(event: Event) -> FirewallCommand | None:
-    command = decode.command(event)
-    return _parsed(command.argv, command.truncated) if command is not None else None
-
-
-@lru_cache(maxsize=4096)
-def _parsed(argv: tuple[bytes, ...], truncated: bool) -> FirewallCommand | None:
-    return parse_command(argv, truncated=truncated)
-
-
-def _sockopt(event: Event) -> SockoptChange | None:
-    record = event.first("SYSCALL")
-    call = decode.syscall(record) if record is not None else None
-    return decode.firewall_sockopt(call, event.first("SOCKETCALL")) if call is not None else None
-
-
-def _program(command: FirewallCommand) -> str:
-    return command.program if command.program in ("iptables", "ip6tables") else "iptables"
-
-
 def _events_by_hand(event: Event) -> str:
     return f"docker events --since {event.time - BEFORE:.0f} --until {event.time + AFTER:.0f}"
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

@@ -39,7 +39,6 @@ class Layout:
         self._engine = engine
         self._networks = networks
         self._containers = containers
-        self._texts: dict[int, str] = {}
         self._tables: dict[tuple[str, str], bool] = {}
         self._explanations: dict[tuple[object, ...], ExpectedRule | None] = {}
 
@@ -158,13 +157,6 @@ class Layout:
             return []
         key = (command.family or "", command.table or "filter", command.chain, command.spec)
         return self._standing.get(key, [])
-
-    def text(self, rule: FirewallRule) -> str:
-        """A rule of this firewall as an iptables command would append it, put into words once."""
-        text = self._texts.get(id(rule))
-        if text is None:
-            text = self._texts[id(rule)] = str(rule)
-        return text
 
     @cached_property
     def _standing(self) -> dict[tuple[str, str, str, RuleSpec], list[FirewallRule]]:

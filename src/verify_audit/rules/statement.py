@@ -24,9 +24,11 @@ def evidence(
     return Evidence(bearing, weight, step, statement, source.provenance, text, by_hand)
 
 
-def neutral(step: Step, statement: str, source: Observation[Any], by_hand: str = "") -> Evidence:
+def neutral(
+    step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
+) -> Evidence:
     """Something that a reader wants to know and that points neither way."""
-    return evidence(Bearing.NEUTRAL, Weight.SUPPORTING, step, statement, source, by_hand)
+    return evidence(Bearing.NEUTRAL, Weight.SUPPORTING, step, statement, source, by_hand, raw)
 
 
 def from_log(event: Event, record: Record) -> Observed[Record]:
