@@ -180,10 +180,11 @@ class LiveHost:
         )
 
     def _engine_unobservable(self, topic: str, question: Question[Any], error: Exception) -> Unobservable:
+        nobody_there = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
         return Unobservable(
             self._engine_provenance(topic, question, time.time()),
             f"{self._docker_host}: {error}",
-            _BE_ROOT if isinstance(error, DaemonError) else _START_ENGINE,
+            _BE_ROOT if isinstance(error, DaemonError) and not nobody_there else _START_ENGINE,
         )
 
     # The engine's network namespace
