@@ -177,7 +177,7 @@ class Actors:
             return self._other(
                 Relation.CONTAINER, call, seen, f"{name}, inside {where}", ref if known else None
             )
-        if picture.descends_from_engine(process):
+        if picture.descends_from_engine(process) and picture.is_docker:
             return Actor(
                 Relation.ENGINES_CHILD,
                 Cause(
@@ -199,7 +199,7 @@ class Actors:
                 ),
                 call=call,
             )
-        if picture.ran_at(event.time) is None:
+        if not picture.is_docker and not picture.is_other_product:
             return self._uncertain(
                 call, seen, f"{name} is alive, but which process the engine is could not be seen"
             )
