@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -436,7 +437,7 @@ def test_a_stream_that_is_closed_is_said_where_it_can_be(host: Path, closed: str
     log = "-" if "<" in closed or "0>" in closed else "/nonexistent"
     if ">&-" in closed and "<" in closed:
         log = "--demo"
-    shell = f"exec {sys.executable} -m verify_audit {log} --host {host} {closed}"
+    shell = f"exec {quote(sys.executable)} -m verify_audit {log} --host {quote(str(host))} {closed}"
     ended = subprocess.run(
         ["/bin/sh", "-c", shell],
         env=ENVIRONMENT,

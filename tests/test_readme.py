@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -62,7 +63,9 @@ def sandbox(tmp_path: Path) -> Path:
     script = tmp_path / "scripts/verify-audit"
     script.parent.mkdir()
     script.write_text(
-        _WRAPPER.format(python=sys.executable, host=tmp_path / "host.json", statuses=tmp_path / "statuses")
+        _WRAPPER.format(
+            python=quote(sys.executable), host=tmp_path / "host.json", statuses=tmp_path / "statuses"
+        )
     )
     script.chmod(0o755)
     return tmp_path
