@@ -150,7 +150,7 @@ class Actors:
         picture = self._picture
         own = picture.host.ask(ask.process(call.pid))
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
-            return self._living(event, call, own, "")
+            return self._living(call, own, "")
         parent = picture.host.ask(ask.process(call.ppid))
         if (
             call.ppid > 1
@@ -159,10 +159,10 @@ class Actors:
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
-            return self._living(event, call, parent, "its parent, ")
+            return self._living(call, parent, "its parent, ")
         return self._gone(event, recorded, call, engine_acts_itself, own)
 
-    def _living(self, event: Event, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
+    def _living(self, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
         """The actor when it, or its parent, still lives to be looked at."""
         picture, process = self._picture, seen.fact
         name = f"{_named(call)}{', ' + relation + who(process) if relation else ''}"
