@@ -26,6 +26,7 @@ from verify_audit.host.docker_layout import jumps_put_back
 from verify_audit.host.facts import Container, EngineEvent
 from verify_audit.host.firewall import Backend, Firewall
 from verify_audit.host.observation import Observation, Observed
+from verify_audit.rules.activity import DEATH, FOLLOW, TICK
 from verify_audit.rules.case import Case
 from verify_audit.rules.layout import FAMILIES, Layout
 from verify_audit.rules.picture import Picture
@@ -36,11 +37,8 @@ GAP = 1.0
 STARTING = 15.0
 """Seconds after the start of its process within which an engine has set up its own chains."""
 
-LEAD, SOON, FOLLOW = 0.2, 0.6, 2.5
-"""Seconds before and after a run within which the engine's own event for it lies; SOON with little to do."""
-
-TICK = 0.02
-"""Seconds by which an event of the engine may seem to come before a record that it follows."""
+SOON = 0.6
+"""Seconds after a run within which the engine's own event for it lies when there is little else to do."""
 
 _PUTS = "nft_register_"
 _TAKES = "nft_unregister_"
@@ -248,7 +246,7 @@ class Accounts:
     def _in_engines(self, run: _Run) -> _Settled | None:
         picture = self._picture
         started = picture.started_before(run.first)
-        begin = max(run.first - LEAD, started or 0.0)  # before its start the engine did nothing
+        begin = max(run.first - DEATH, started or 0.0)  # before its start the engine did nothing
         if self._layout.version is None or not picture.covers(begin, run.last + FOLLOW):
             return None
         added = any(event.action in _ADDITIONS for event in self._near(run, SOON))
@@ -259,7 +257,7 @@ class Accounts:
 
     def _near(self, run: _Run, follow: float) -> list[EngineEvent]:
         """The engine's events that may go with a run; its own event follows a change, but for a death."""
-        found = self._picture.events_between(run.first - LEAD, run.last + follow)
+        found = self._picture.events_between(run.first - DEATH, run.last + follow)
         return [
             event
             for event in found

@@ -15,6 +15,10 @@ BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
 rules are set before the `network create` or `connect` event, a container's own after it."""
 
+DEATH, FOLLOW = 0.2, 2.5
+"""Seconds within which the engine's own event for a change must lie, where nothing else says that it was the
+engine's: a container's death comes up to 0.2 s before the change, all else follows it, by up to 1.7 s."""
+
 CLOSE = (0.1, 1.0)
 """Seconds within which the engine's events name what a change was for, if they agree; the second when there
 is none within the first."""
@@ -34,6 +38,10 @@ _ACTIONS = frozenset(
         "update",
     )
 )
+
+
+TICK = 0.02
+"""Seconds by which an event of the engine may seem to come before a record that it follows."""
 
 
 class Activity:
@@ -57,6 +65,15 @@ class Activity:
     def around(self, time: float) -> list[EngineEvent]:
         """Those within BEFORE and AFTER of a time, the earliest first."""
         return self._events[bisect_left(self._times, time - BEFORE) : bisect_right(self._times, time + AFTER)]
+
+    def explaining(self, time: float) -> list[EngineEvent]:
+        """Those that a change at that time could be for: it is followed by its event, or follows a death."""
+        start, end = bisect_left(self._times, time - DEATH), bisect_right(self._times, time + FOLLOW)
+        return [each for each in self._events[start:end] if each.at >= time - TICK or each.action == "die"]
+
+    def silent(self, time: float) -> bool:
+        """Whether there is none of these, and none can be missing."""
+        return not self.explaining(time) and self._picture.covers(time - DEATH, time + FOLLOW)
 
     def nearest(self, time: float) -> EngineEvent:
         """The nearest to a time; there must be one."""

@@ -35,8 +35,8 @@ from verify_audit.rules.nameserver import SOONER, NameServer
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import from_log, quoted
 
-STARTING = 15.0
-"""Seconds after the start of the engine's process during which it sets up its chains and networks."""
+SETTING_UP = 60.0
+"""Seconds after the start of the engine's process until which it may be setting up chains and networks."""
 
 _ADDING = ("append", "insert", "replace", "new_chain", "new_table")
 
@@ -123,7 +123,7 @@ class FirewallRule(Rule):
             self._look_up(case, change)
         if self._activity.around(case.event.time):
             self._tell_activity(case)
-        elif self._started_then(case.event):
+        elif self._setting_up(case.event.time):
             self._tell_start(case)
         elif self._activity.covers(case.event.time):
             case.doubts(
@@ -245,43 +245,48 @@ class FirewallRule(Rule):
 
     def _by_state(self, case: Case, change: Change) -> None:
         """Nothing is left but what the engine did around then, and what the firewall holds now."""
-        picture, layout = self.picture, self._layout
-        if self._activity.around(case.event.time):
+        picture, time = self.picture, case.event.time
+        if self._activity.explaining(time):
             self._tell_activity(case)
-            return
-        if self._started_then(case.event):
+        elif self._setting_up(time):
             self._tell_start(case)
-            return
-        if isinstance(picture.history, Unobservable):
+        elif isinstance(picture.history, Unobservable):
             case.could_not_see("the engine's events", picture.history)
-            return
-        if not self._activity.covers(case.event.time):
+        elif not self._activity.silent(time):
             case.lacks(
                 "the engine's events of that time",
                 "the engine keeps its last 256 events, and none from before its own start",
                 SOONER,
             )
-            return
+        else:
+            self._in_silence(case, change)
+
+    def _in_silence(self, case: Case, change: Change) -> None:
+        """The engine did nothing then. Does something stand there that somebody else must have made?"""
+        layout = self._layout
         silent = "the engine's events are complete around the record, and it did nothing then that changes a firewall"
         strangers = [each for place in change.places for each in layout.strangers(*place)]
-        if strangers:
-            shown = "; ".join(strangers[:3]) + (" and more" if len(strangers) > 3 else "")
-            case.disproves(
-                Step.FIREWALL,
-                f"{silent}; and there stands in the same table what nothing of Docker's calls for: {shown}",
-                layout.firewall,
-                "iptables -S; iptables -t nat -S",
-            )
-        else:
-            case.doubts(Step.CONTAINER, silent, picture.history, _events_by_hand(case.event))
+        if not strangers or layout.has_firewalld:
+            # firewalld's reload puts Docker's rules back, and the engine does not speak of it.
+            case.doubts(Step.CONTAINER, silent, self.picture.history, _events_by_hand(case.event))
+            return
+        shown = "; ".join(strangers[:3]) + (" and more" if len(strangers) > 3 else "")
+        case.disproves(
+            Step.FIREWALL,
+            f"{silent}; and there stands in the same table what nothing of Docker's calls for: {shown}",
+            layout.firewall,
+            "iptables -S; iptables -t nat -S",
+        )
 
     # The engine at that time
 
-    def _started_then(self, event: Event) -> bool:
-        daemon = self.picture.daemon
+    def _setting_up(self, time: float) -> bool:
+        """Whether the engine had started and not yet done anything that it speaks of: it sets up its chains."""
+        started = self.picture.started_before(time)
         return (
-            isinstance(daemon, Observed)
-            and -START_SLACK <= event.time - daemon.fact.process.started_at <= STARTING
+            started is not None
+            and time - started <= SETTING_UP
+            and not self.picture.events_between(started, time)
         )
 
     def _tell_start(self, case: Case) -> None:

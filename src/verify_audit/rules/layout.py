@@ -9,7 +9,6 @@ from verify_audit.host import questions as ask
 from verify_audit.host.attribution import Attribution, attribute, explain_spec
 from verify_audit.host.docker_layout import (
     ExpectedRule,
-    docker_chains,
     expected_container_rules,
     expected_rules,
     is_docker_table,
@@ -123,9 +122,11 @@ class Layout:
             self._tables[key] = self.version is None or is_docker_table(self.version, family, table)
         return self._tables[key]
 
-    def makes_chain(self, name: str) -> bool:
-        """Whether this version of Docker makes a chain of that name in the engine's namespace."""
-        return self.version is not None and any(name == chain for _, chain in docker_chains(self.version))
+    @cached_property
+    def has_firewalld(self) -> bool:
+        """Whether firewalld keeps a table of its own there, and so Docker's rules as well."""
+        tables = self.firewall.fact.tables if isinstance(self.firewall, Observed) else ()
+        return any(table.name == "firewalld" for table in tables)
 
     def explain(self, command: FirewallCommand) -> ExpectedRule | None:
         """What of Docker's a command's rule is for; None when it is nothing of Docker's."""
