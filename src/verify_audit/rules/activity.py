@@ -10,6 +10,7 @@ from verify_audit.host import questions as ask
 from verify_audit.host.facts import Container, EngineEvent
 from verify_audit.host.observation import Observed
 from verify_audit.rules.picture import Picture
+from verify_audit.rules.statement import quoted
 
 BEFORE, AFTER = 3.0, 5.0
 """Seconds before and after a change of the firewall within which an event of the engine's explains it:
@@ -49,6 +50,7 @@ class Activity:
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
+        self._told: dict[int, tuple[str, str]] = {}
 
     @cached_property
     def _events(self) -> list[EngineEvent]:
@@ -61,6 +63,11 @@ class Activity:
     @cached_property
     def _times(self) -> list[float]:
         return [each.at for each in self._events]
+
+    def is_around(self, time: float) -> bool:
+        """Whether there is one within BEFORE and AFTER of a time."""
+        at = bisect_left(self._times, time - BEFORE)
+        return at < len(self._times) and self._times[at] <= time + AFTER
 
     def around(self, time: float) -> list[EngineEvent]:
         """Those within BEFORE and AFTER of a time, the earliest first."""
@@ -107,7 +114,14 @@ class Activity:
                     ids.add(container.id)
         return [each for each in containers if each.id in ids]
 
-    def words(self, event: EngineEvent) -> str:
+    def told(self, event: EngineEvent) -> tuple[str, str]:
+        """An event of these in words, and as raw text; each is told of many changes."""
+        told = self._told.get(id(event))
+        if told is None:
+            told = self._told[id(event)] = (self._words(event), quoted(event))
+        return told
+
+    def _words(self, event: EngineEvent) -> str:
         """An event as it is named in a sentence: "container start of web", "network create (network back)"."""
         container = self._picture.container_ref(event.container_id)
         network = self._picture.network_ref(event.network_id)

@@ -21,10 +21,16 @@ class Change(NamedTuple):
     places: tuple[tuple[str, str], ...]
 
     @property
+    def _tables(self) -> str | None:
+        if len(self.places) == 1:
+            return self.places[0][1]
+        return ", ".join(dict.fromkeys(table for _, table in self.places)) or None
+
+    @property
     def subject(self) -> Subject:
         """What the report says that the event is about."""
         return Subject(
-            table=", ".join(dict.fromkeys(table for _, table in self.places)) or None,
+            table=self._tables,
             chain=self.command.chain if self.command else None,
             command=f"{self.command.program} {self.command.text}" if self.command else None,
         )

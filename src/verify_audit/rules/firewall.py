@@ -33,7 +33,7 @@ from verify_audit.rules.interface import Rule
 from verify_audit.rules.lookup import Lookup
 from verify_audit.rules.nameserver import SOONER, NameServer
 from verify_audit.rules.picture import START_SLACK, Picture
-from verify_audit.rules.statement import from_log, quoted
+from verify_audit.rules.statement import from_log
 
 SETTING_UP = 60.0
 """Seconds after the start of the engine's process until which it may be setting up chains and networks."""
@@ -121,11 +121,12 @@ class FirewallRule(Rule):
         """The engine did it. Does it fit what it was doing then, and what for?"""
         if not self._name_server.explains(case, change):
             self._look_up(case, change)
-        if self._activity.around(case.event.time):
+        time = case.event.time
+        if self._activity.is_around(time):
             self._tell_activity(case)
-        elif self._setting_up(case.event.time):
+        elif self._setting_up(time):
             self._tell_start(case)
-        elif self._activity.covers(case.event.time):
+        elif self._activity.covers(time):
             case.doubts(
                 Step.CONTAINER,
                 "the engine's events are complete around the record, and it did nothing then that changes a firewall",
@@ -304,12 +305,13 @@ class FirewallRule(Rule):
         """What the engine did around then, the nearest first; from it the names, where they are certain."""
         time = case.event.time
         nearest = self._activity.nearest(time)
+        words, raw = self._activity.told(nearest)
         case.supports(
             Step.CONTAINER,
-            f"the engine reported `{self._activity.words(nearest)}` {apart(nearest.at, time)} the record",
+            f"the engine reported `{words}` {apart(nearest.at, time)} the record",
             self.picture.history,
             _events_by_hand(case.event),
-            quoted(nearest),
+            raw,
         )
         if not case.actor.is_docker or (case.network is not None and case.container is not None):
             return
