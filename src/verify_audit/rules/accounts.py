@@ -44,7 +44,6 @@ _PUTS = "nft_register_"
 _TAKES = "nft_unregister_"
 _REPLACES = ("xt_replace", "replace")
 _REGISTERS = ("xt_register", "register")
-_REMOVALS = (("network", "disconnect"), ("network", "destroy"), ("container", "die"))
 _ADDITIONS = ("connect", "create", "start")
 
 Place = tuple[str, str]
@@ -266,11 +265,12 @@ class Accounts:
         ]
 
     def _by_operations(self, run: _Run, follow: float) -> _Settled | None:
-        """A run that networks made, and containers started, in that time account for to the last change."""
+        """A run that networks made, and containers started, in that time account for to the last change.
+
+        What the engine took out meanwhile cannot be counted any more: then the sum does not come out.
+        """
         picture, layout = self._picture, self._layout
         near = self._near(run, follow)
-        if any((event.type, event.action) in _REMOVALS for event in near):
-            return None  # what it took out cannot be counted any more
         created = {event.network_id for event in near if (event.type, event.action) == ("network", "create")}
         # A container's rules are set when it starts; to connect it to one more network sets none here.
         started = {

@@ -44,6 +44,16 @@ _ACTIONS = frozenset(
 TICK = 0.02
 """Seconds by which an event of the engine may seem to come before a record that it follows."""
 
+_CHANGING = frozenset(
+    (
+        *(
+            ("network", action)
+            for action in ("create", "destroy", "connect", "disconnect", "remove", "update")
+        ),
+        *(("container", action) for action in ("start", "die", "restart")),
+    )
+)
+
 
 class Activity:
     """The engine's events that go with changes of the firewall, by time."""
@@ -76,7 +86,11 @@ class Activity:
     def explaining(self, time: float) -> list[EngineEvent]:
         """Those that a change at that time could be for: it is followed by its event, or follows a death."""
         start, end = bisect_left(self._times, time - DEATH), bisect_right(self._times, time + FOLLOW)
-        return [each for each in self._events[start:end] if each.at >= time - TICK or each.action == "die"]
+        return [
+            each
+            for each in self._events[start:end]
+            if (each.type, each.action) in _CHANGING and (each.at >= time - TICK or each.action == "die")
+        ]
 
     def silent(self, time: float) -> bool:
         """Whether there is none of these, and none can be missing."""
