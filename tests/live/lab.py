@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -256,6 +257,18 @@ class Lab:
     def docker(self, *arguments: str, check: bool = True) -> str:
         """The engine's command line client; its output without the line end."""
         return _run("docker", *arguments, check=check, env=self.environment).rstrip("\n")
+
+    def await_silence(self, seconds: float = 0.3) -> None:
+        """Return when the engine's last event is so long past that nobody takes it for the cause of what follows."""
+
+        def silent() -> bool:
+            now = time.time()
+            times = self.docker(
+                "events", f"--since={now - 5:.6f}", f"--until={now:.6f}", "--format={{.TimeNano}}"
+            )
+            return all(now - int(at) / 1e9 > seconds for at in times.split())
+
+        wait_until(silent, "the engine to fall silent")
 
     def inspect(self, thing: str, template: str) -> str:
         """`docker inspect` with a template."""
