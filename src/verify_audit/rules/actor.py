@@ -159,7 +159,7 @@ class Actors:
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
-            return self._living(call, parent, "its parent, ")
+            return self._living(call, parent, "child of ")
         return self._gone(event, recorded, call, engine_acts_itself, own)
 
     def _living(self, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
