@@ -22,14 +22,15 @@ from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, Subject
 from verify_audit.findings.verdict import Verdict
-from verify_audit.findings.words import apart, short, who
+from verify_audit.findings.words import apart, short
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import Container, EngineEvent, Link, Network, PacketSocket
+from verify_audit.host.facts import Container, EngineEvent, Network
 from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
-from verify_audit.rules.picture import START_SLACK, Picture, Place, Standing
+from verify_audit.rules.listeners import Listeners
+from verify_audit.rules.picture import Picture, Place, Standing
 from verify_audit.rules.statement import from_log, quoted
 
 EARLY, LATE = 0.02, 2.5
@@ -66,6 +67,7 @@ class PromiscuousRule(Rule):
         self._culprits: dict[str, tuple[str, Cause]] = {}
         self._explained: dict[tuple[str, str, float], tuple[str, str]] = {}
         self._left: dict[str, str] = {}
+        self._listeners = Listeners(picture)
 
     def applies(self, event: Event) -> bool:
         """Whether the event has such a record."""
@@ -123,7 +125,7 @@ class PromiscuousRule(Rule):
         else:
             self._enter(case, place, device)
         if isinstance(place.link, Observed):
-            self._listeners(case, place.link, device, enters=not change.leave)
+            self._listeners.tell(case, place.link, device, enters=not change.leave)
 
     def _describe(self, case: Case, place: Place, device: str) -> None:
         """What is to be seen of the device now, whatever it means for the event."""
@@ -268,7 +270,7 @@ class PromiscuousRule(Rule):
             or not isinstance(link, Observed)
         ):
             return
-        later = sum(self._began_after(socket, case.event) for socket in self._members(link.fact))
+        later = self._listeners.later_members(link.fact, event=case.event)
         if link.fact.promiscuity - later != 1 or link.fact.asked_promiscuous:
             case.doubts(
                 Step.LISTENERS,
@@ -284,18 +286,6 @@ class PromiscuousRule(Rule):
             "and nothing but the bridge held promiscuous mode on it then",
             link,
         )
-
-    def _members(self, link: Link) -> list[PacketSocket]:
-        """The sockets that hold promiscuous mode on an interface."""
-        answer = self.picture.listeners(link.ifindex)
-        sockets = answer.fact.sockets if isinstance(answer, Observed) else ()
-        return [each for each in sockets if link.ifindex in each.memberships]
-
-    @staticmethod
-    def _began_after(socket: PacketSocket, event: Event) -> bool:
-        """Whether every process that holds a socket started after the event."""
-        after = event.time + START_SLACK
-        return bool(socket.holders) and all(holder.started_at > after for holder in socket.holders)
 
     def _odd_end(self, case: Case, place: Place, connects: list[EngineEvent]) -> None:
         """On a Docker bridge, yet no container's as the engine knows it."""
@@ -497,45 +487,6 @@ class PromiscuousRule(Rule):
     def _claim(self, key: tuple[str, str, float], event: Event, device: str) -> bool:
         """Whether this record may have a moment of a container and network for itself: each explains one."""
         return self._explained.setdefault(key, (event.id, device)) == (event.id, device)
-
-    # Listeners
-
-    def _listeners(self, case: Case, link: Observed[Link], device: str, *, enters: bool) -> None:
-        """Who has a packet socket on the device: the cause, or at least worth a warning."""
-        sockets = self.picture.listeners(link.fact.ifindex)
-        if not isinstance(sockets, Observed):
-            if isinstance(sockets, Unobservable):
-                case.could_not_see("who listens", sockets)
-            return
-        port = link.fact.slave_kind == "bridge"
-        for socket in sockets.fact.sockets:
-            asked = link.fact.ifindex in socket.memberships
-            name, cause = self._listener(socket)
-            how = "in promiscuous mode" if asked else "without asking for promiscuous mode"
-            statement = f"{name} listens on {device} {how}"
-            began = min((holder.started_at for holder in socket.holders), default=None)
-            before = began is not None and began <= case.event.time + START_SLACK
-            if asked and enters and before and not port:
-                case.other = cause
-                case.disproves(
-                    Step.LISTENERS, f"{statement}, since before the record", sockets, "ss -0 -p -n"
-                )
-            elif asked and enters and before and not case.actor.is_docker:
-                case.other = cause
-                case.doubts(Step.LISTENERS, f"{statement}, since before the record", sockets, "ss -0 -p -n")
-            else:
-                case.notes(Step.LISTENERS, statement, sockets, "ss -0 -p -n")
-            case.warnings.append(f"{statement}, which the audit log need not show")
-
-    def _listener(self, socket: PacketSocket) -> tuple[str, Cause]:
-        if not socket.holders:
-            text = f"a process that could not be found (packet socket {socket.inode}, uid {socket.uid})"
-            return text, Cause(CauseKind.UNKNOWN, text)
-        holder = socket.holders[0]
-        ref = self.picture.container_ref(holder.container_id or "")
-        text = who(holder) + (f", in container {ref.name or short(ref.id)}" if ref else "")
-        kind = CauseKind.CONTAINER if ref else CauseKind.PROCESS
-        return text, Cause(kind, text, holder.identity.pid, holder.exe, holder.loginuid)
 
     # Words
 
