@@ -22,7 +22,7 @@ from verify_audit.findings.evidence import Bearing, Weight
 from verify_audit.findings.finding import CauseKind
 from verify_audit.findings.verdict import Verdict, decide
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import Daemon, Product
+from verify_audit.host.facts import Daemon, Process, Product
 from verify_audit.host.observation import Observation
 from verify_audit.host.questions import Question
 from verify_audit.rules.actor import Actor, Actors, Relation
@@ -131,6 +131,21 @@ def test_a_process_in_a_container() -> None:
     assert found.container.name == "web"
     foreign = actor(OTHER, {ask.process(4711): seen(replace(inside, container_id="f" * 64))})
     assert (foreign.relation, foreign.container) == (Relation.CONTAINER, None)
+
+
+@pytest.mark.parametrize(
+    "firewalld",
+    [
+        replace(process(4711), argv=("/usr/bin/python3", "-s", "/usr/sbin/firewalld", "--nofork")),
+        replace(process(4711), cgroup="0::/system.slice/firewalld.service"),
+    ],
+)
+def test_firewalld_is_neither_docker_nor_not(firewalld: Process) -> None:
+    found = actor(OTHER, {ask.process(4711): seen(firewalld)})
+    assert (found.relation, verdict(found)) == (Relation.UNCERTAIN, Verdict.INCONCLUSIVE)
+    # It has no business with bridges: there the name excuses nothing.
+    found = actor(OTHER, {ask.process(4711): seen(firewalld)}, itself=True)
+    assert (found.relation, verdict(found)) == (Relation.OTHER, Verdict.REFUTED)
 
 
 def test_a_helper_of_the_engine() -> None:

@@ -150,7 +150,7 @@ class Actors:
         picture = self._picture
         own = picture.host.ask(ask.process(call.pid))
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
-            return self._living(call, own, "")
+            return self._for_docker(call, own, engine_acts_itself) or self._living(call, own, "")
         parent = picture.host.ask(ask.process(call.ppid))
         if (
             call.ppid > 1
@@ -159,8 +159,20 @@ class Actors:
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
-            return self._living(call, parent, "child of ")
+            return self._for_docker(call, parent, engine_acts_itself) or self._living(
+                call, parent, "child of "
+            )
         return self._gone(event, recorded, call, engine_acts_itself, own)
+
+    def _for_docker(self, call: Syscall, seen: Observed[Process], engine_acts_itself: bool) -> Actor | None:
+        """firewalld sets rules for Docker and for others: to be it, or to be called so, is enough for doubt."""
+        if engine_acts_itself or not _is_firewalld(seen.fact):
+            return None
+        return self._uncertain(
+            call,
+            seen,
+            f"{who(seen.fact)} did it: firewalld sets rules for Docker and for others alike",
+        )
 
     def _living(self, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
         """The actor when it, or its parent, still lives to be looked at."""
@@ -284,6 +296,15 @@ class Actors:
             ),
             call,
         )
+
+
+def _is_firewalld(process: Process) -> bool:
+    """Whether a process goes by the name of the daemon that dockerd hands its rules to over D-Bus.
+
+    References: moby libnetwork/iptables/firewalld.go.
+    """
+    names = {word.rpartition("/")[2] for word in process.argv[:3]}
+    return "firewalld" in names or process.cgroup.rstrip().endswith("/firewalld.service")
 
 
 def _named(call: Syscall) -> str:
