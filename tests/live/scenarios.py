@@ -878,6 +878,27 @@ def chain_amid_start(lab: Lab) -> Steps:
     ]
 
 
+@scenario("rules and chains of one's own right after the engine starts", needs_engine=False)
+def own_rules_amid_start(lab: Lab) -> Steps:
+    lab.stop_engine()
+    yield ()
+    try:
+        lab.start_engine()
+        pids = _by_hand(
+            lab,
+            ("iptables", "-I", "INPUT", "-s", "203.0.113.7", "-j", "ACCEPT"),
+            ("iptables", "-N", "MINE"),
+            ("iptables", "-P", "OUTPUT", "ACCEPT"),
+        )
+        yield [
+            attack_on_rules("by hand", command="iptables", pids=pids, least=2),
+            docker_rules("Docker's chains", least=3),
+        ]
+    finally:
+        lab.iptables("-D", "INPUT", "-s", "203.0.113.7", "-j", "ACCEPT", check=False)
+        lab.iptables("-X", "MINE", check=False)
+
+
 @scenario("Docker's rule made and unmade right after Docker made it")
 def rule_amid_run(lab: Lab) -> Steps:
     yield ()

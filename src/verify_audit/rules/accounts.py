@@ -22,9 +22,9 @@ from verify_audit.findings.evidence import Step
 from verify_audit.findings.finding import ContainerRef, NetworkRef
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
-from verify_audit.host.docker_layout import jumps_put_back
+from verify_audit.host.docker_layout import is_docker_chain, jumps_put_back
 from verify_audit.host.facts import Container, EngineEvent
-from verify_audit.host.firewall import Backend, Firewall
+from verify_audit.host.firewall import Backend, Firewall, FirewallRule
 from verify_audit.host.observation import Observation, Observed
 from verify_audit.rules.activity import DEATH, FOLLOW, TICK
 from verify_audit.rules.case import Case
@@ -210,6 +210,9 @@ class Accounts:
     def _is_name_servers(self, firewall: Firewall, run: _Run) -> bool:
         expected = self._layout.expected_in_containers
         rules = firewall.rules
+        used = {rule.chain for rule in rules} | {rule.spec.target for rule in rules}
+        if any(chain.name not in used and chain.backend is Backend.NFT for chain in firewall.chains):
+            return False
         if not rules or any(
             not any(
                 (one.family, one.table, one.chain) == (rule.family, rule.table, rule.chain)
@@ -224,7 +227,9 @@ class Accounts:
         if run.writes[0].legacy:
             chains = [chain for chain in firewall.chains if chain.backend is Backend.LEGACY]
             made = [chain for chain in chains if chain.hook is None]
-            return sum(run.put().values()) == len(made) + len(rules)
+            return {chain.name for chain in made} <= used and sum(run.put().values()) == len(made) + len(
+                rules
+            )
         # The first change of a namespace makes generation 2: nf_tables begins to count at 1.
         whole = run.writes[0].change.generation == 2 and run.generation == firewall.nft_generation
         objects = len(firewall.tables) + len(firewall.chains) + len(rules)
@@ -319,13 +324,16 @@ class Accounts:
         back = jumps_put_back(layout.version or "")
         if back is None or attribution is None or not isinstance(layout.firewall, Observed):
             return None
-        if attribution.unexplained or attribution.foreign_chains:
-            return None
         firewall = layout.firewall.fact
+        explained = [rule for rule, _ in attribution.explained]
         made: Counter[Place] = Counter()
         for place in run.put():
-            made[place] = _objects(firewall, place, legacy=run.writes[0].legacy)
-        made["ip", "filter"] += 1  # the policy of FORWARD
+            objects = _objects(firewall, place, explained, layout.version or "", legacy=run.writes[0].legacy)
+            if objects is None:
+                return None
+            made[place] = objects
+        if any(chain.policy == "DROP" for chain in firewall.chain("ip", "filter", "FORWARD")):
+            made["ip", "filter"] += 1  # the engine sets that policy when it turns forwarding on
         if not self._balances(run, made, Counter({("ip", "filter"): back})):
             return None
         return _Settled(
@@ -346,16 +354,38 @@ class Accounts:
         return run.put() == +(left + back) and run.taken() == +back
 
 
-def _objects(firewall: Firewall, place: Place, *, legacy: bool) -> int:
-    """What stands in a table from Docker's first chain on; with nf_tables the order is that of the handles."""
-    chains = [chain for chain in firewall.chains if (chain.family, chain.table) == place]
-    rules = [rule for rule in firewall.rules if (rule.family, rule.table) == place]
-    if legacy:
-        return sum(chain.hook is None for chain in chains) + len(rules)
-    first = next((chain.handle for chain in chains if chain.name == "DOCKER"), None)
-    if first is None:
-        return -1
-    given = [chain.handle for chain in chains] + [rule.handle for rule in rules]
-    handles = [handle for handle in given if handle is not None and handle >= first]
+def _objects(
+    firewall: Firewall, place: Place, explained: list[FirewallRule], version: str, *, legacy: bool
+) -> int | None:
+    """What stands in a table from Docker's first chain on; with nf_tables the order is that of the handles.
+
+    None when not all of it is Docker's: a rule that nothing of its calls for, or a chain that it does not use.
+    """
+    family, table = place
+    docker = firewall.chain(family, table, "DOCKER")
+    if not docker:
+        return None
+    first = docker[0].handle or 0
+    rules = [
+        rule
+        for rule in firewall.rules
+        if (rule.family, rule.table) == place and (rule.handle is None or rule.handle >= first)
+    ]
+    own = {id(rule) for rule in explained}
+    if any(id(rule) not in own for rule in rules):
+        return None
+    used = {rule.chain for rule in rules}
+    chains = [
+        chain
+        for chain in firewall.chains
+        if (chain.family, chain.table) == place and (chain.handle is None or chain.handle >= first)
+    ]
+    made = [chain for chain in chains if chain.hook is None]
+    if any(not is_docker_chain(version, table, chain.name) for chain in made):
+        return None
+    if legacy:  # its built-in chains come with the table
+        return len(made) + len(rules)
+    if any(chain.hook is not None and chain.name not in used for chain in chains):
+        return None
     # A table that begins with Docker's chain was made with it.
-    return len(handles) + (first == 1)
+    return len(chains) + len(rules) + (first == 1)
