@@ -81,7 +81,7 @@ class Event(NamedTuple):
 
     def of_type(self, name: str) -> tuple[Record, ...]:
         """The records of a type; there can be several (two NETFILTER_CFG under one serial)."""
-        return tuple(record for record in self.records if record.type == name)
+        return tuple([record for record in self.records if record.type == name])
 
     def first(self, name: str) -> Record | None:
         """The first record of a type, None if there is none."""

@@ -61,6 +61,7 @@ class Activity:
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
         self._told: dict[int, tuple[str, str]] = {}
+        self._names: dict[tuple[int, int], tuple[set[str], set[str]]] = {}
 
     @cached_property
     def _events(self) -> list[EngineEvent]:
@@ -107,13 +108,21 @@ class Activity:
 
     def close(self, time: float) -> tuple[set[str], set[str]]:
         """The ids of the networks and of the containers of the events that lie closest to a time."""
-        found: list[EngineEvent] = []
         for distance in CLOSE:
-            found = [each for each in self.around(time) if abs(each.at - time) <= distance]
-            if found:
-                break
-        networks = {each.network_id for each in found if each.network_id}
-        return networks, {each.container_id for each in found if each.container_id}
+            start, end = bisect_left(self._times, time - distance), bisect_right(self._times, time + distance)
+            if start < end:
+                return self._named(start, end)
+        return set(), set()
+
+    def _named(self, start: int, end: int) -> tuple[set[str], set[str]]:
+        named = self._names.get((start, end))
+        if named is None:
+            found = self._events[start:end]
+            named = self._names[start, end] = (
+                {each.network_id for each in found if each.network_id},
+                {each.container_id for each in found if each.container_id},
+            )
+        return named
 
     def starting(self, time: float) -> list[Container]:
         """The running containers that the engine was starting or connecting around a time."""

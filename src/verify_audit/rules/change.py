@@ -14,9 +14,13 @@ from verify_audit.rules.layout import FAMILIES
 
 
 class Change(NamedTuple):
-    """What is known of one event: its records, the command that made it, and the tables (family, name)."""
+    """What is known of one event: its records, the command that made it, and the tables (family, name).
+
+    unread: how many of its records are cut or of no known form.
+    """
 
     records: tuple[NetfilterChange, ...]
+    unread: int
     command: FirewallCommand | None
     places: tuple[tuple[str, str], ...]
 
@@ -38,13 +42,13 @@ class Change(NamedTuple):
 
 def read_change(event: Event) -> Change:
     """The change that an event records."""
-    decoded = map(decode.netfilter, event.of_type("NETFILTER_CFG"))
-    records = tuple(change for change in decoded if change is not None)
+    decoded = [decode.netfilter(record) for record in event.of_type("NETFILTER_CFG")]
+    records = tuple([change for change in decoded if change is not None])
     command = command_of(event)
     places = dict.fromkeys((family_of(each), text_of(each.table)) for each in records)
     if not records and command is not None and command.family and command.table:
         places = {(command.family, command.table): None}
-    return Change(records, command, tuple(places))
+    return Change(records, len(decoded) - len(records), command, tuple(places))
 
 
 def family_of(change: NetfilterChange) -> str:

@@ -90,14 +90,13 @@ class FirewallRule(Rule):
 
     def _records(self, case: Case, change: Change) -> None:
         """What the records alone say against Docker: tables that it never touches, names that imitate."""
-        records = case.event.of_type("NETFILTER_CFG")
-        if len(records) != len(change.records):
+        if change.unread:
             case.lacks("the table", "a record is cut or of no known form", "look at the log file itself")
         for each in change.records:
             family, table = family_of(each), text_of(each.table)
             if not each.odd and self._layout.makes_table(family, table):
                 continue
-            source = from_log(case.event, records[0])
+            source = from_log(case.event, case.event.of_type("NETFILTER_CFG")[0])
             if each.odd:
                 case.disproves(
                     Step.FIREWALL,
@@ -111,8 +110,8 @@ class FirewallRule(Rule):
                     source,
                     f"nft list table {family} {table}",
                 )
-        call = case.event.first("SYSCALL")
-        if call is not None and case.actor.call is not None and case.actor.call.success is False:
+        if case.actor.call is not None and case.actor.call.success is False:
+            call = case.event.of_type("SYSCALL")[0]
             case.notes(Step.FIREWALL, "the call failed, so nothing was changed", from_log(case.event, call))
 
     # With a recorded actor
