@@ -213,8 +213,8 @@ def _read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
         while chunk := file.read(_CHUNK):
             yield chunk
         return
-    from rich.console import Console  # noqa: PLC0415 - only a long scan on a terminal shows progress
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.console import Console  # only a long scan on a terminal shows progress
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"reading {Path(name).name}", total=size)
@@ -252,7 +252,7 @@ def _unreadable(name: str, error: OSError) -> str:
 
 def _host(recorded: Path | None, docker_host: str, timeout: float, events: list[Event]) -> AskedOnce:
     if recorded is not None:
-        from verify_audit.probes.recorded import RecordingError, load  # noqa: PLC0415
+        from verify_audit.probes.recorded import RecordingError, load
 
         try:
             return AskedOnce(load(recorded))
@@ -260,7 +260,7 @@ def _host(recorded: Path | None, docker_host: str, timeout: float, events: list[
             raise Failure(str(error)) from error
     if events:
         _let_settle(events)
-    from verify_audit.probes.live import LiveHost  # noqa: PLC0415
+    from verify_audit.probes.live import LiveHost
 
     live = LiveHost(docker_host, timeout)
     if events:
@@ -270,7 +270,7 @@ def _host(recorded: Path | None, docker_host: str, timeout: float, events: list[
 
 def _let_settle(events: list[Event]) -> None:
     """Wait until the host has settled after the newest event: the engine tells of it only afterwards."""
-    from verify_audit.investigate import SETTLING  # noqa: PLC0415
+    from verify_audit.investigate import SETTLING
 
     age = time.time() - max(event.time for event in events)
     if 0 <= age < SETTLING:
@@ -281,8 +281,8 @@ def _judge(
     events: list[Event], asked_for: Callable[[Event], bool] | None, host: AskedOnce, losses: Losses
 ) -> tuple[list[Finding], Summary]:
     """asked_for: which of the events; None when it is none of them, and the host need not be asked."""
-    from verify_audit.investigate import investigate, unobservable  # noqa: PLC0415
-    from verify_audit.reports.summary import Summary  # noqa: PLC0415
+    from verify_audit.investigate import investigate, unobservable
+    from verify_audit.reports.summary import Summary
 
     findings = list(investigate(events, host, asked_for)) if asked_for is not None else []
     summary = Summary(unparsed=losses.total, unobservable=unobservable(host))
@@ -295,7 +295,7 @@ def _judge(
 
 
 def _save(path: Path, host: AskedOnce) -> None:
-    from verify_audit.probes.recorded import save  # noqa: PLC0415
+    from verify_audit.probes.recorded import save
 
     try:
         save(path, host.answers, time.time())
@@ -308,14 +308,14 @@ def _save(path: Path, host: AskedOnce) -> None:
 
 def _print(findings: list[Finding], summary: Summary, form: Format, quiet: bool, colour: bool) -> None:
     if form is Format.JSONL:
-        from verify_audit.reports import jsonl  # noqa: PLC0415
+        from verify_audit.reports import jsonl
 
         shown = (each for each in findings if not quiet or each.verdict != "confirmed")
         _write(line + "\n" for line in map(jsonl.finding_line, shown))
         if not quiet or summary.exit_status or summary.unparsed:
             _write([jsonl.summary_line(summary) + "\n"])
         return
-    from verify_audit.reports import text  # noqa: PLC0415
+    from verify_audit.reports import text
 
     width = _width()
     if findings or summary.unparsed:
@@ -377,7 +377,7 @@ def _nothing(losses: Losses, wanted: EventId | None) -> str:
 
 
 def _say(sentence: str) -> None:
-    from verify_audit.reports.printable import printable  # noqa: PLC0415
+    from verify_audit.reports.printable import printable
 
     if sys.stderr is None:
         return

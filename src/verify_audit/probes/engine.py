@@ -243,8 +243,8 @@ class EngineApi:
             client.close()
 
     def _connect(self, version: str) -> APIClient:
-        import docker  # noqa: PLC0415 - 90 ms, and not every run asks the engine
-        from docker.errors import DockerException  # noqa: PLC0415
+        import docker  # 90 ms, and not every run asks the engine
+        from docker.errors import DockerException
 
         if not self._docker_host:
             raise EngineError("no address of an engine was given")  # docker-py would take its default
@@ -265,10 +265,10 @@ def _ask(question: Callable[[], Any], *, may_be_gone: bool = False) -> Any:
 
     may_be_gone: a 404 says that the thing is no more; to any other question it is no engine's answer.
     """
-    from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415
-    from requests.exceptions import ConnectionError as NoConnection  # noqa: PLC0415
-    from requests.exceptions import JSONDecodeError, RequestException, Timeout  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+    from docker.errors import APIError, DockerException, NotFound
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import JSONDecodeError, RequestException, Timeout
+    from urllib3.exceptions import HTTPError
 
     try:
         return question()

@@ -186,8 +186,8 @@ def _plain(lines: Iterable[Line], width: int | None) -> str:
 
 
 def _coloured(lines: Iterable[Line], width: int | None) -> str:
-    from rich.console import Console  # noqa: PLC0415 - 40 ms, and a pipe has no use for it
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # 40 ms, and a pipe has no use for it
+    from rich.text import Text
 
     console = Console(
         file=io.StringIO(),
