@@ -21,8 +21,7 @@ import verify_audit
 from tests.audit.log import ANOM, ANOM_SYSCALL, NETFILTER, PROCTITLE, SYSCALL
 from tests.fake_engine import FakeEngine, docker, drip, hang, reply
 from tests.made_up import MadeUpHost, docker_host, event, unseen
-from verify_audit import cli
-from verify_audit.cli import app
+from verify_audit.cli.check import app
 from verify_audit.host.observation import Observation
 from verify_audit.host.questions import TOPICS, AskedOnce, Question
 from verify_audit.investigate import investigate
@@ -238,7 +237,7 @@ def test_demo_without_an_engine_says_what_is_missing(tmp_path: Path) -> None:
 def test_the_default_log_that_is_not_there_is_said_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_LOG", tmp_path / "audit.log")
+    monkeypatch.setattr("verify_audit.cli.log.DEFAULT_LOG", tmp_path / "audit.log")
     ended = invoke()
     assert (ended.status, ended.out) == (FAILED, "")
     assert ended.err.startswith(f"there is no audit log at {tmp_path}/audit.log. ")

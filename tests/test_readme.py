@@ -12,7 +12,7 @@ from shlex import quote
 
 import pytest
 
-from verify_audit import cli
+from verify_audit.cli import output
 from verify_audit.reports.summary import Summary
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_exit_statuses() -> None:
         n for n, text in told.items() if "refuted" in text
     )
     assert Summary().exit_status == next(n for n, text in told.items() if "nothing to judge" in text)
-    assert next(n for n, text in told.items() if "failed" in text) == cli.FAILED
+    assert next(n for n, text in told.items() if "failed" in text) == output.FAILED
     assert next(n for n, text in told.items() if "usage" in text) == 2
     assert len(told) == 6
 

@@ -13,7 +13,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A run is short and keeps what it makes: looking for garbage in it is a third of its time.
     gc.disable()
-    from verify_audit.cli import main as run
+    from verify_audit.cli.main import main as run
 
     run()
 

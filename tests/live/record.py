@@ -22,8 +22,9 @@ from typing import Any
 
 from tests.live.auditlog import LogEvent
 from tests.live.lab import KINDS, ROOT, Lab, cannot_run, judged, machine, program
+from tests.live.play import Played, Scenario, played
 from tests.live.pool import Pool, pool
-from tests.live.scenarios import SCENARIOS, Played, Scenario, played
+from tests.live.scenarios import SCENARIOS
 
 SAMPLES = ROOT / "tests" / "samples"
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.live.auditlog import LogEvent
 from tests.live.lab import KINDS, Judgement, Lab
+from tests.live.play import Expected, Played, Scenario, played
 from tests.live.pool import Kind, Pool
-from tests.live.scenarios import SCENARIOS, Expected, Played, Scenario, played
+from tests.live.scenarios import SCENARIOS
 from tests.live.table import Row
 
 _NAMES = [f"{backend}-{'bare' if bare else 'companions'}" for backend, bare in KINDS]
