@@ -12,7 +12,8 @@ from types import FrameType
 
 import pytest
 
-from tests.live.lab import KINDS, Lab, Machine, cannot_run, lab, machine
+from tests.live.engines import KINDS, Kind
+from tests.live.lab import Lab, Machine, cannot_run, lab, machine
 from tests.live.pool import Pool, pool
 from tests.live.table import Row, table
 
@@ -57,7 +58,7 @@ def labs(live_machine: Machine) -> Iterator[Pool]:
 @pytest.fixture(scope="module")
 def nft_lab(live_machine: Machine) -> Iterator[Lab]:
     """A lab for a module, its engine running, iptables-nft."""
-    with lab(live_machine, "nft") as made:
+    with lab(live_machine, Kind(None, "nft", False)) as made:
         made.ensure_engine()
         yield made
 

@@ -28,15 +28,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tests.live.auditlog import AuditLog, LogEvent, audit_log, events_in, sort_out, wait_until
+from tests.live.engines import Kind, inside
 from tests.live.kin import Kin
 
-BACKENDS = ("nft", "legacy")
-KINDS = [(backend, bare) for bare in (False, True) for backend in BACKENDS]
 IMAGE = "busybox:lab"
 TOOLS = "tools:lab"
 """Two images: busybox alone; and the host's tcpdump, iptables, nft and ip with their libraries."""
@@ -130,15 +129,16 @@ class Stretch:
 class Lab:
     """A namespace, and in it (after `start_engine`) an engine.
 
-    name: of the namespace; directory: where everything of it is; backend: of the firewall ("nft" or
-    "legacy"); bare: whether its processes' events come without SYSCALL and PROCTITLE.
+    name: of the namespace; directory: where everything of it is; kind: which engine, which firewall, and
+    whether its processes' events come without SYSCALL and PROCTITLE (bare).
     """
 
-    def __init__(self, directory: Path, backend: str, bare: bool, machine: Machine, kin: Kin) -> None:
+    def __init__(self, directory: Path, kind: Kind, machine: Machine, kin: Kin) -> None:
         self.name = directory.name
         self.directory = directory
-        self.backend = backend
-        self.bare = bare
+        self.kind = kind
+        self.backend = kind.backend
+        self.bare = kind.bare
         self.turn = machine.turn
         self.log = machine.log
         self.kin = kin
@@ -168,9 +168,7 @@ class Lab:
         _run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
         self.bin.mkdir()
-        for family in ("iptables", "ip6tables"):
-            for suffix in ("", "-save", "-restore"):
-                (self.bin / f"{family}{suffix}").symlink_to(installed(f"{family}-{self.backend}{suffix}"))
+        self._choose_iptables("legacy" if self.backend == "legacy" else "nft")
         self._build_tools()
         # Every name that an interface of the namespace ever has: a bare record says no more.
         with (self.directory / "links").open("wb") as out:
@@ -205,6 +203,13 @@ class Lab:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         return not pids & self.kin.living()
+
+    def _choose_iptables(self, variant: str) -> None:
+        for family in ("iptables", "ip6tables"):
+            for suffix in ("", "-save", "-restore"):
+                link = self.bin / f"{family}{suffix}"
+                link.unlink(missing_ok=True)
+                link.symlink_to(installed(f"{family}-{variant}{suffix}"))
 
     def _build_tools(self) -> None:
         """A small root directory with the host's programs, for containers and for chroot."""
@@ -309,18 +314,35 @@ class Lab:
 
     def start_engine(self) -> None:
         """Start dockerd and wait until it answers."""
-        out = (self.directory / "dockerd.log").open("ab")
-        with out:
-            self.engine = self.popen(
-                "dockerd",
-                f"--data-root={self.directory / 'data'}",
-                f"--exec-root={self.directory / 'exec'}",
-                f"--pidfile={self.directory / 'docker.pid'}",
-                f"--host=unix://{self.socket}",
-                stdout=out,
-                stderr=out,
-            )
+        if self.backend == "both" and not (self.directory / "data").exists():
+            self._choose_iptables("legacy")
+            self._run_engine()
+            self.stop_engine()
+            self._choose_iptables("nft")
+        self._run_engine()
+
+    def _run_engine(self) -> None:
+        command = (
+            "dockerd",
+            f"--data-root={self.directory / 'data'}",
+            f"--exec-root={self.directory / 'exec'}",
+            f"--pidfile={self.directory / 'docker.pid'}",
+            f"--host=unix://{self.socket}",
+        )
+        with (self.directory / "dockerd.log").open("ab") as out:
+            self.engine = self.popen(*inside(self.kind.root, self.directory, command), stdout=out, stderr=out)
         wait_until(lambda: self._answers(self.engine), "the engine to answer", 60)
+
+    @property
+    def engine_name(self) -> str:
+        """Its version as it says it, without the distribution's additions."""
+        return ".".join(map(str, self.engine_version))
+
+    @cached_property
+    def engine_version(self) -> tuple[int, ...]:
+        """Of the engine, which has to run: (20, 10, 24)."""
+        said = self.docker("version", "-f", "{{.Server.Version}}")
+        return tuple(int(number) for number in re.findall(r"\d+", said.partition("+")[0]))
 
     def ensure_engine(self) -> None:
         """The engine runs, and has the images."""
@@ -492,7 +514,7 @@ def _as_before(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lab(shared: Machine, backend: str, bare: bool = False) -> Iterator[Lab]:
+def lab(shared: Machine, kind: Kind) -> Iterator[Lab]:
     """A lab, its engine not yet started; gone when the block ends.
 
     Whatever it is to start, this thread has to start.
@@ -502,9 +524,9 @@ def lab(shared: Machine, backend: str, bare: bool = False) -> Iterator[Lab]:
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         kin = stack.enter_context(Kin())
-        if bare:
+        if kind.bare:
             stack.enter_context(_without_companions(shared))
-        made = Lab(directory, backend, bare, shared, kin)
+        made = Lab(directory, kind, shared, kin)
         stack.callback(made.down)
         made.up()
         yield made

@@ -11,10 +11,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from tests.live.engines import Kind
 from tests.live.lab import Lab, Machine, lab
-
-Kind = tuple[str, bool]
-"""Backend, and whether bare."""
 
 Outcome = TypeVar("Outcome")
 
@@ -37,8 +35,7 @@ class Pool:
         if self._over:
             raise CancelledError
         if kind not in self._labs:
-            backend, bare = kind
-            self._labs[kind] = self._stacks[kind].enter_context(lab(self._machine, backend, bare))
+            self._labs[kind] = self._stacks[kind].enter_context(lab(self._machine, kind))
         return task(self._labs[kind])
 
     def close(self) -> None:

@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.auditlog import LogEvent
-from tests.live.lab import KINDS, ROOT, Lab, cannot_run, judged, machine, program
+from tests.live.engines import KINDS
+from tests.live.lab import ROOT, Lab, cannot_run, judged, machine, program
 from tests.live.play import Played, Scenario, played
 from tests.live.pool import Pool, pool
 from tests.live.scenarios import SCENARIOS
 
 SAMPLES = ROOT / "tests" / "samples"
 
+_KINDS = [kind for kind in KINDS if kind.root is None and kind.backend != "both"]
 _RULES = {"promiscuous": "ANOM_PROMISCUOUS", "firewall": "NETFILTER_CFG"}
 _PROCTITLE = re.compile(rb"^(type=PROCTITLE msg=audit\([^)]*\): proctitle=)([0-9A-F]+)$", re.MULTILINE)
 
@@ -36,7 +38,7 @@ def record(words: Sequence[str]) -> int:
     """Record all scenarios that were chosen; the exit status."""
     chosen = [one for one in SCENARIOS if not words or any(word in one.name for word in words)]
     failed = 0
-    with machine() as shared, pool(shared, KINDS) as labs:
+    with machine() as shared, pool(shared, _KINDS) as labs:
         for scenario, future in list(_submitted(labs, chosen)):
             for line in _outcome(scenario, future):
                 failed += not line.startswith("wrote")
@@ -46,7 +48,7 @@ def record(words: Sequence[str]) -> int:
 
 def _submitted(labs: Pool, chosen: Sequence[Scenario]) -> Iterator[tuple[Scenario, Future[list[str]]]]:
     for scenario in chosen:
-        for kind in KINDS:
+        for kind in _KINDS:
             yield scenario, labs.submit(kind, partial(record_scenario, scenario))
 
 
@@ -65,12 +67,12 @@ def record_scenario(scenario: Scenario, lab: Lab) -> list[str]:
         if faults:
             raise RuntimeError("; ".join(faults))
         for rule, record_type in _RULES.items():
-            if lab.backend == "legacy" and (lab.bare or rule == "promiscuous"):
+            if lab.backend != "nft" and (lab.bare or rule == "promiscuous"):
                 continue  # the firewall makes no difference to an interface, and little to a bare record
             events = [event for event in state.events if event.of(record_type)]
             if events:
                 case = scenario.slug
-                case += "-legacy" if lab.backend == "legacy" else ""
+                case += f"-{lab.backend}" if lab.backend != "nft" else ""
                 case += "-bare" if lab.bare else ""
                 said.append(record_sample(SAMPLES / rule / case, lab, state, events))
     return said

@@ -12,6 +12,7 @@ class Row:
     """One expectation of one scenario."""
 
     scenario: str
+    engine: str
     backend: str
     companions: bool
     what: str
@@ -25,6 +26,7 @@ class Row:
         counts = Counter(self.got)
         return (
             self.scenario,
+            self.engine,
             self.backend,
             "yes" if self.companions else "no",
             self.what,
@@ -35,7 +37,7 @@ class Row:
         )
 
 
-_TITLES = ("scenario", "firewall", "companions", "event", "expected", "got", "")
+_TITLES = ("scenario", "engine", "firewall", "companions", "event", "expected", "got", "")
 
 
 def table(rows: Iterable[Row]) -> list[str]:

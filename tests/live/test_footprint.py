@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.live.auditlog import LogEvent
-from tests.live.lab import BACKENDS, IMAGE, Lab, Machine, lab, program, program_environment
+from tests.live.engines import Kind
+from tests.live.lab import IMAGE, Lab, Machine, lab, program, program_environment
 
 _CALLS = (
     "execve,execveat,fork,vfork,clone,clone3,kill,socket,bind,connect,sendto,sendmsg,sendmmsg,write,writev,"
@@ -41,10 +42,10 @@ class Watched:
         return [call for call in self.calls if call.partition("(")[0] in names and "ENOENT" not in call]
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=["nft", "legacy"])
 def busy(live_machine: Machine, request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Sequence[LogEvent]]]:
     """A lab with containers on each kind of network, and events of every kind, Docker's and others'."""
-    with lab(live_machine, request.param) as made:
+    with lab(live_machine, Kind(None, request.param, False)) as made:
         made.ensure_engine()
         made.docker("network", "create", "quiet")
         made.docker("run", "-d", "--name", "first", "-p", "18090:90", IMAGE, "sleep", "1000")

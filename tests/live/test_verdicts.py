@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from tests.live.auditlog import LogEvent
-from tests.live.lab import KINDS, Judgement, Lab
+from tests.live.engines import KINDS, Kind
+from tests.live.lab import Judgement, Lab
 from tests.live.play import Expected, Played, Scenario, played
-from tests.live.pool import Kind, Pool
+from tests.live.pool import Pool
 from tests.live.scenarios import SCENARIOS
 from tests.live.table import Row
-
-_NAMES = [f"{backend}-{'bare' if bare else 'companions'}" for backend, bare in KINDS]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def outcomes(labs: Pool, request: pytest.FixtureRequest) -> Outcomes:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=_NAMES)
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.slug for scenario in SCENARIOS])
 def test_verdicts(outcomes: Outcomes, scenario: Scenario, kind: Kind, rows: list[Row]) -> None:
     """The events are those that the scenario declares, and each is judged as it says."""
@@ -100,6 +99,7 @@ def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row
         rows.append(
             Row(
                 state.scenario.name,
+                lab.engine_name,
                 lab.backend,
                 not lab.bare,
                 one.what,
@@ -115,6 +115,7 @@ def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row
         rows.append(
             Row(
                 state.scenario.name,
+                lab.engine_name,
                 lab.backend,
                 not lab.bare,
                 "none",
