@@ -567,6 +567,11 @@ def installed(name: str) -> str:
     return found
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is such a program."""
+    return shutil.which(name, path=_path()) is not None
+
+
 def _libraries(binary: Path) -> list[Path]:
     """The shared objects that a binary is linked to; none for a static one."""
     listed = subprocess.run(["ldd", str(binary)], check=False, capture_output=True, text=True).stdout

@@ -18,7 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.live.auditlog import Line, LogEvent, proctitle
-from tests.live.lab import IMAGE, Lab, Stretch
+from tests.live.engines import Kind
+from tests.live.lab import IMAGE, Lab, Stretch, is_installed
 
 CONFIRMED = frozenset({"confirmed"})
 REFUTED = frozenset({"refuted"})
@@ -101,16 +102,30 @@ class Expected:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing done to a lab."""
+    """One thing done to a lab.
+
+    needs: programs that it runs and that need not be installed. everywhere: whether on each engine and firewall;
+    else only on the machine's own engine with iptables-nft.
+    """
 
     name: str
     steps: Callable[[Lab], Steps]
     needs_engine: bool = True
+    needs: tuple[str, ...] = ()
+    everywhere: bool = True
 
     @property
     def slug(self) -> str:
         """The name as a directory."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def runs_on(self, kind: Kind) -> bool:
+        """Whether it is for labs of that kind."""
+        return self.everywhere or (kind.root is None and kind.backend == "nft")
+
+    def lacks(self) -> list[str]:
+        """The programs that it needs and that are not installed."""
+        return [program for program in self.needs if not is_installed(program)]
 
 
 @dataclass(frozen=True)
@@ -182,12 +197,12 @@ SCENARIOS: list[Scenario] = []
 
 
 def scenario(
-    name: str, needs_engine: bool = True
+    name: str, needs_engine: bool = True, needs: tuple[str, ...] = (), everywhere: bool = True
 ) -> Callable[[Callable[[Lab], Steps]], Callable[[Lab], Steps]]:
     """Enter a generator into the list."""
 
     def enter(steps: Callable[[Lab], Steps]) -> Callable[[Lab], Steps]:
-        SCENARIOS.append(Scenario(name, steps, needs_engine))
+        SCENARIOS.append(Scenario(name, steps, needs_engine, needs, everywhere))
         return steps
 
     return enter

@@ -48,7 +48,7 @@ def record(words: Sequence[str]) -> int:
 
 def _submitted(labs: Pool, chosen: Sequence[Scenario]) -> Iterator[tuple[Scenario, Future[list[str]]]]:
     for scenario in chosen:
-        for kind in _KINDS:
+        for kind in filter(scenario.runs_on, _KINDS):
             yield scenario, labs.submit(kind, partial(record_scenario, scenario))
 
 

@@ -32,16 +32,23 @@ Outcomes = dict[tuple[Scenario, Kind], Future[_Outcome]]
 def outcomes(labs: Pool, request: pytest.FixtureRequest) -> Outcomes:
     """What comes of each test that was chosen; begun at once, so that the labs work side by side."""
     chosen = [each for each in map(_parameters, request.session.items) if "kind" in each]
+    chosen = [each for each in chosen if not each["scenario"].lacks()]
     return {
         (each["scenario"], each["kind"]): labs.submit(each["kind"], partial(_outcome, each["scenario"]))
         for each in chosen
     }
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.slug for scenario in SCENARIOS])
+CASES = [(scenario, kind) for kind in KINDS for scenario in SCENARIOS if scenario.runs_on(kind)]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kind"), CASES, ids=[f"{scenario.slug}-{kind.name}" for scenario, kind in CASES]
+)
 def test_verdicts(outcomes: Outcomes, scenario: Scenario, kind: Kind, rows: list[Row]) -> None:
     """The events are those that the scenario declares, and each is judged as it says."""
+    if lacks := scenario.lacks():
+        pytest.skip(f"not installed: {', '.join(lacks)}")
     outcome = outcomes[scenario, kind].result()
     rows += outcome.rows
     if outcome.wrong:
