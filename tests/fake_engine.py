@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,6 +81,21 @@ def docker(**changes: Behaviour) -> dict[str, Behaviour]:
     }
     assert not changes.keys() - behaviours.keys()
     return behaviours | changes
+
+
+def info(root: str) -> Behaviour:
+    """What it answered to GET /info, with another directory of its data."""
+    return reply(json.dumps(json.loads(answer("engine-20.10/info.json")) | {"DockerRootDir": root}).encode())
+
+
+@contextmanager
+def database(root: Path, lock: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """An engine's database below that directory, open and locked as that says within the block."""
+    path = root / "volumes/metadata.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, lock)
+        yield
 
 
 def _question(path: str) -> str:

@@ -1,22 +1,34 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fake_engine import FakeEngine, close, hang, reply
+from tests.fake_engine import FakeEngine, close, database, hang, reply
 from tests.probe_samples import number
 from tests.probe_samples import reply as kernels_reply
+from verify_audit.host.facts import ProcessIdentity
 from verify_audit.probes import daemon
-from verify_audit.probes.daemon import DaemonError, find_daemon, parse_listener, parse_peer, peer_inode
+from verify_audit.probes.daemon import (
+    DaemonError,
+    find_daemon,
+    parse_listener,
+    parse_peer,
+    peer_inode,
+    prove,
+)
 from verify_audit.probes.netlink import NetlinkError
+from verify_audit.probes.processes import read_process
 
 
 @pytest.fixture
@@ -178,3 +190,60 @@ def test_the_other_end_may_be_another_process_than_the_one_that_listens(path: Pa
         assert found.process.identity.pid == child
         assert found.process.ppid == os.getpid()
         assert not ready.is_set()
+
+
+# Is it an engine
+
+
+OURSELVES = read_process(os.getpid())
+
+
+def test_the_lock_on_the_database_of_the_directory_that_it_names(tmp_path: Path) -> None:
+    with database(tmp_path):
+        prove(OURSELVES, str(tmp_path))
+        prove(OURSELVES, None)
+        with pytest.raises(DaemonError, match=r"not the lock on /elsewhere/volumes/metadata\.db"):
+            prove(OURSELVES, "/elsewhere")
+    with pytest.raises(DaemonError) as caught:
+        prove(OURSELVES, str(tmp_path))
+    assert "--docker-host" in caught.value.remedy
+
+
+@pytest.mark.parametrize("lock", [fcntl.LOCK_SH, fcntl.LOCK_UN])
+def test_another_lock_will_not_do(tmp_path: Path, lock: int) -> None:
+    with database(tmp_path, lock), pytest.raises(DaemonError):
+        prove(OURSELVES, str(tmp_path))
+    with pytest.raises(DaemonError):
+        prove(OURSELVES, None)
+
+
+def test_a_file_that_another_has_locked_will_not_do(tmp_path: Path) -> None:
+    path = tmp_path / "volumes/metadata.db"
+    path.parent.mkdir()
+    path.touch()
+    other = subprocess.Popen(["flock", path, "sh", "-c", "echo; exec cat"], stdin=-1, stdout=-1)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        with path.open(), pytest.raises(DaemonError):
+            prove(OURSELVES, str(tmp_path))
+    finally:
+        other.communicate()
+
+
+def test_a_database_of_another_name_will_not_do(tmp_path: Path) -> None:
+    with (tmp_path / "metadata.db").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DaemonError):
+            prove(OURSELVES, None)
+
+
+@given(st.text())
+def test_no_directory_that_an_answer_can_name_is_an_exception(root: str) -> None:
+    with pytest.raises(DaemonError):
+        prove(OURSELVES, root)
+
+
+def test_a_process_that_has_ended() -> None:
+    with pytest.raises(DaemonError):
+        prove(replace(OURSELVES, identity=ProcessIdentity(4194303, 1)), None)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fake_engine import Behaviour, FakeEngine, docker, drip, hang, reply
+from tests.fake_engine import Behaviour, FakeEngine, database, docker, drip, hang, info, reply
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Daemon
 from verify_audit.host.observation import Absent, Observation, Observed, Unobservable
@@ -78,7 +78,9 @@ class Took:
 
 def test_an_engine_that_answers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "initial_pid_namespace", lambda: True)
-    with FakeEngine(path, docker(), default=reply(b"OK")) as server:
+    root = path.parent
+    engine = FakeEngine(path, docker(info=info(str(root))), default=reply(b"OK"))
+    with database(root), engine as server:
         host = LiveHost(server.address, 5)
         host.ask_ahead()
         answers: dict[Question[Any], Any] = {each: host.ask(each) for each in (ask.DAEMON, *ENGINES)}
@@ -91,6 +93,27 @@ def test_an_engine_that_answers(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(line.startswith("GET ") for line in server.requests)
     now = time.time()
     assert all(now - 60 < answer.provenance.at <= now for answer in answers.values())
+
+
+def test_what_answers_as_docker_and_holds_no_engines_lock_is_not_known_to_be_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script, or a proxy before an engine, whose answers it passes on."""
+    monkeypatch.setattr(live, "initial_pid_namespace", lambda: True)
+    with FakeEngine(path, docker(), default=reply(b"OK")) as server:
+        answer = LiveHost(server.address, 5).ask(ask.DAEMON)
+    assert isinstance(answer, Unobservable)
+    assert f"(pid {os.getpid()}) holds the API socket, but not the lock on /" in answer.reason
+    assert "name the engine's own socket with --docker-host" in answer.remedy
+
+
+def test_one_that_says_that_it_is_no_docker_is_taken_at_its_word(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "initial_pid_namespace", lambda: True)
+    podman = reply(b'{"Version": "4.3.1", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}]}')
+    with FakeEngine(path, docker(version=podman), default=reply(b"OK")) as server:
+        assert isinstance(LiveHost(server.address, 5).ask(ask.DAEMON), Observed)
 
 
 def test_without_its_process_the_events_reach_only_as_far_as_they_go(path: Path) -> None:
@@ -270,6 +293,7 @@ def test_a_namespace_of_the_engine_that_cannot_be_read_is_not_swapped_for_ours(
 ) -> None:
     without = Daemon(replace(read_process(os.getpid()), netns=None), "how")
     monkeypatch.setattr(live, "find_daemon", lambda *_: without)
+    monkeypatch.setattr(live, "prove", lambda *_: None)
     answer = LiveHost(f"unix://{path}", 1).ask(ask.link("lo"))
     assert isinstance(answer, Unobservable)
     assert "the network namespace of the engine" in answer.reason

@@ -97,6 +97,20 @@ def test_what_speaks_the_api_and_is_not_docker_is_not_docker(product: Product) -
     assert (found.relation, verdict(found)) == (Relation.OTHER, Verdict.REFUTED)
 
 
+@pytest.mark.parametrize("product", [Product.PODMAN, Product.UNKNOWN])
+@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("living", [False, True])
+def test_where_something_else_answers_a_docker_engine_may_answer_elsewhere(
+    product: Product, itself: bool, living: bool
+) -> None:
+    changes: Changes = {ask.ENGINE: seen(replace(ENGINE, product=product))}
+    if living:
+        changes[ask.process(4711)] = seen(process(4711))
+    found = actor(OTHER, changes, itself=itself)
+    assert (found.relation, verdict(found)) == (Relation.UNCERTAIN, Verdict.INCONCLUSIVE)
+    assert "--docker-host" in found.missing[0].remedy
+
+
 def test_a_process_on_the_socket_that_does_not_answer_is_not_yet_docker() -> None:
     found = actor(changes={ask.ENGINE: unseen("it hung")})
     assert (found.relation, verdict(found)) == (Relation.UNCERTAIN, Verdict.INCONCLUSIVE)

@@ -65,7 +65,10 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the engine says of itself (GET /version and GET /info)."""
+    """What the engine says of itself (GET /version and GET /info).
+
+    root is the directory of its data (DockerRootDir), as the engine itself sees it.
+    """
 
     product: Product
     version: str
@@ -77,6 +80,7 @@ class Engine:
     rootless: bool
     userns_remap: bool
     docker_host: str
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,9 @@ class Link:
     user space set itself: dev_get_flags() shows it from gflags, so a bridge port or a packet socket
     does not set it (net/core/dev.c). peer_nsid is the namespace id of the peer (IFLA_LINK_NETNSID),
     None when the peer is in this namespace or there is none; peer_ifindex is IFLA_LINK.
+
+    mode is that of a macvlan or macvtap ("passthru", ...), else empty; spares_promiscuity its flag
+    "nopromisc". vlan_filtering is a bridge's. xdp: an XDP program is attached.
     """
 
     netns: int
@@ -220,6 +227,33 @@ class Link:
     promiscuity: int
     asked_promiscuous: bool
     up: bool
+    mode: str = ""
+    spares_promiscuity: bool = False
+    vlan_filtering: bool = False
+    xdp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upper:
+    """An interface that stands on another one. nsid: the namespace that it is in, None for this one."""
+
+    link: Link
+    nsid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What stands on an interface, in every namespace that the engine's has an id for.
+
+    addresses are the unicast addresses that the interface takes beside its own (lower case): for each
+    there is an upper interface, a socket or somebody who added it by hand. unseen are the namespace ids
+    that could not be looked into.
+    """
+
+    ifindex: int
+    uppers: tuple[Upper, ...]
+    addresses: tuple[str, ...]
+    unseen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +279,11 @@ class Boot:
 class PacketSocket:
     """A packet(7) socket: something that may listen. ifindex 0 is bound to every interface.
 
-    memberships are the interfaces on which it asked for promiscuous mode. holders are the processes
-    that have it open; empty when none could be found.
+    protocol is the ethertype that it takes (3 is every one, ETH_P_ALL; 0 is none: it only sends).
+    memberships are the interfaces on which it asked for promiscuous mode, one entry for each time that
+    it counts; addresses the unicast addresses that it asked an interface to take (ifindex, address).
+    whole is False when the kernel did not tell the memberships. holders are the processes that have it
+    open; empty when none could be found. filter: BPF instructions of its filter, None when not known.
     """
 
     inode: int
@@ -255,11 +292,14 @@ class PacketSocket:
     uid: int | None
     memberships: tuple[int, ...]
     holders: tuple[Process, ...]
+    addresses: tuple[tuple[int, str], ...] = ()
+    whole: bool = True
+    filter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PacketSockets:
-    """The packet sockets on one interface: bound to it, or holding promiscuous mode on it."""
+    """The packet sockets that hear one interface: bound to it or to all, or promiscuous on it."""
 
     netns: int
     sockets: tuple[PacketSocket, ...]

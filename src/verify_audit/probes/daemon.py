@@ -4,7 +4,14 @@ SO_PEERCRED will not do: it names whoever called listen(), which under socket ac
 So we connect, wait until the connection has been accepted, ask the kernel which socket is at its other
 end (UNIX sock_diag), and find the process that has this socket open.
 
-References: sock_diag(7), unix(7), include/uapi/linux/unix_diag.h.
+That may be a proxy before the engine, or a script that answers as one. An engine holds, for as long as it
+runs, the exclusive lock on the database of its volumes, below the directory that it names as its own: two
+engines cannot share one. Seen on 20.10, 26.1 and 28.5, with userns-remap, rootless and in a chroot.
+
+Blind spot: root can make such a file, lock it, and answer as an engine does.
+
+References: sock_diag(7), unix(7), include/uapi/linux/unix_diag.h; flock(2), the lines `lock:` of
+/proc/PID/fdinfo in proc(5); moby volume/service/store.go NewStore(), go.etcd.io/bbolt Open().
 """
 
 from __future__ import annotations
@@ -15,9 +22,9 @@ import struct
 import time
 from typing import Any
 
-from verify_audit.host.facts import Daemon
+from verify_audit.host.facts import Daemon, Process
 from verify_audit.probes.netlink import NETLINK_SOCK_DIAG, NLM_F_DUMP, NetlinkError, request
-from verify_audit.probes.processes import holders, read_process
+from verify_audit.probes.processes import holders, read_file, read_process
 from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
 _SOCK_DIAG_BY_FAMILY = 20
@@ -31,9 +38,19 @@ _ALL_STATES = 0xFFFFFFFF
 _ANY_COOKIE = 0xFFFFFFFFFFFFFFFF
 _PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: keep-alive\r\n\r\n"
 
+_DATABASE = "/volumes/metadata.db"
+_LOCK = ["FLOCK", "ADVISORY", "WRITE"]
+
 
 class DaemonError(Exception):
-    """The process behind the socket could not be found; the text says why."""
+    """The process behind the socket could not be found, or is no engine; the text says why.
+
+    remedy: what to do about it, empty when that is for others to say.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def find_daemon(path: str, timeout: float) -> Daemon:
@@ -75,6 +92,44 @@ def find_daemon(path: str, timeout: float) -> Daemon:
         raise DaemonError(f"sock_diag: {error}") from error
     except OSError as error:
         raise DaemonError(error.strerror or str(error)) from error
+
+
+def prove(process: Process, root: str | None) -> None:
+    """Return if the process holds the lock on an engine's database; DaemonError if it does not.
+
+    root: the engine's directory as it names it (DockerRootDir), None when it did not answer; then any such
+    database will do.
+    """
+    pid = process.identity.pid
+    try:
+        named = os.stat(f"/proc/{pid}/root{root}{_DATABASE}") if root is not None else None
+        with os.scandir(f"/proc/{pid}/fd") as descriptors:
+            if any(_is_locked_database(pid, each.name, named) for each in descriptors):
+                return
+    except PermissionError as error:
+        raise DaemonError(f"the files of process {pid}: {error.strerror}") from error
+    except (OSError, ValueError):
+        pass  # it names no such database, or nothing that a path can be; or it has ended
+    raise DaemonError(
+        f"{process.exe or process.comm} (pid {pid}) holds the API socket, but not the lock on "
+        f"{(root or '').rstrip('/')}{_DATABASE}, as an engine does: it is a proxy before one, or none at all",
+        "name the engine's own socket with --docker-host, with nothing before it "
+        "(`ss -xlp` shows which process listens on which)",
+    )
+
+
+def _is_locked_database(pid: int, descriptor: str, named: os.stat_result | None) -> bool:
+    """Whether an open file is an engine's database (None: any engine's), locked through this very descriptor."""
+    path = f"/proc/{pid}/fd/{descriptor}"
+    try:
+        if not os.readlink(path).endswith(_DATABASE):
+            return False
+        if named is not None and not os.path.samestat(named, os.stat(path)):
+            return False
+        locks = read_file(f"/proc/{pid}/fdinfo/{descriptor}").decode("ascii", "replace").splitlines()
+    except OSError:
+        return False  # it has been closed since
+    return any(line.split()[2:5] == _LOCK for line in locks)
 
 
 def _ping(connection: socket.socket, deadline: float) -> bool:

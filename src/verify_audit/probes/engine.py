@@ -80,6 +80,7 @@ class _FirewallBackend(_Loose):
 class _Info(_Loose):
     id: str = msgspec.field(default="", name="ID")
     name: str = ""
+    docker_root_dir: str = ""
     live_restore_enabled: bool = False
     security_options: list[str] | None = None
     firewall_backend: _FirewallBackend | None = None
@@ -182,6 +183,7 @@ class EngineApi:
         self._timeout = timeout
         self._client: APIClient | None = None
         self._version: _Version | None = None
+        self._engine: Engine | None = None
         self._clients: list[APIClient] = []
 
     def version(self) -> _Version:
@@ -194,10 +196,12 @@ class EngineApi:
         return self._version
 
     def engine(self) -> Engine:
-        """GET /version and GET /info."""
-        version = self.version()
-        answer = _shaped(_ask(self._api().info), _Info, "GET /info")
-        return parse_engine(version, answer, self._docker_host)
+        """GET /version and GET /info, once."""
+        if self._engine is None:
+            version = self.version()
+            answer = _shaped(_ask(self._api().info), _Info, "GET /info")
+            self._engine = parse_engine(version, answer, self._docker_host)
+        return self._engine
 
     def containers(self) -> tuple[Container, ...]:
         """GET /containers/json?all=1."""
@@ -357,6 +361,7 @@ def parse_engine(version: _Version, answer: _Info, docker_host: str) -> Engine:
         rootless=any(option.startswith("name=rootless") for option in options),
         userns_remap=any(option.startswith("name=userns") for option in options),
         docker_host=docker_host,
+        root=answer.docker_root_dir,
     )
 
 

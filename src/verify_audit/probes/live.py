@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from verify_audit.host.facts import Daemon, Link, PacketSocket, PacketSockets, Peer
+from verify_audit.host.facts import Daemon, Link, PacketSocket, PacketSockets, Peer, Product
 from verify_audit.host.firewall import Firewall
 from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
 from verify_audit.host.questions import (
@@ -31,7 +31,7 @@ from verify_audit.host.questions import (
     Fact,
     Question,
 )
-from verify_audit.probes.daemon import DaemonError, find_daemon
+from verify_audit.probes.daemon import DaemonError, find_daemon, prove
 from verify_audit.probes.engine import EngineApi, EngineError, GoneError
 from verify_audit.probes.firewall import FirewallError, read_firewall
 from verify_audit.probes.links import (
@@ -137,7 +137,7 @@ class LiveHost:
                 raise DaemonError(
                     "its process cannot be told from here: we are in a pid namespace of our own"
                 )
-            return find_daemon(self._socket_path(), self._timeout)
+            return self._proven(find_daemon(self._socket_path(), self._timeout))
         if self._engine_failure is not None:
             # One that failed to answer once is not waited for again with each question.
             raise self._engine_failure
@@ -158,6 +158,19 @@ class LiveHost:
         except EngineError as error:
             self._engine_failure = error
             raise
+
+    def _proven(self, daemon: Daemon) -> Daemon:
+        """The process on the socket, unless it answers as Docker and is not shown to be an engine. DaemonError."""
+        root = None
+        try:
+            engine = self._api.engine()
+            if engine.product is not Product.DOCKER:
+                return daemon
+            root = engine.root
+        except EngineError as error:
+            self._engine_failure = error
+        prove(daemon.process, root)
+        return daemon
 
     def _daemon_started_at(self) -> float | None:
         asked = self._ahead.get(DAEMON)
@@ -181,10 +194,11 @@ class LiveHost:
 
     def _engine_unobservable(self, topic: str, question: Question[Any], error: Exception) -> Unobservable:
         nobody_there = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+        of_process = isinstance(error, DaemonError) and not nobody_there
         return Unobservable(
             self._engine_provenance(topic, question, time.time()),
             f"{self._docker_host}: {error}",
-            _BE_ROOT if isinstance(error, DaemonError) and not nobody_there else _START_ENGINE,
+            (getattr(error, "remedy", "") or _BE_ROOT) if of_process else _START_ENGINE,
         )
 
     # The engine's network namespace

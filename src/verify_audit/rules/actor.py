@@ -29,6 +29,9 @@ SYSCALL_REMEDY = (
 )
 
 
+OWN_SOCKET = "name the Docker engine's own socket with --docker-host"
+
+
 class Relation(StrEnum):
     """What the process that acted is to the engine."""
 
@@ -211,10 +214,8 @@ class Actors:
                 ),
                 call=call,
             )
-        if not picture.is_docker and not picture.is_other_product:
-            return self._uncertain(
-                call, seen, f"{name} is alive, but which process the engine is could not be seen"
-            )
+        if not picture.is_docker:
+            return self._unknown_engine(call, seen, f"{name} is alive")
         line = " <- ".join(
             f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)]
         )
@@ -230,17 +231,11 @@ class Actors:
     ) -> Actor:
         picture = self._picture
         name = _named(call)
-        ran = picture.ran_at(event.time)
-        if not ran or not isinstance(picture.daemon, Observed):
-            reason = (
-                "which process the engine is could not be seen"
-                if ran is None
-                else "the engine has been restarted since, so an older one may have been it"
-            )
-            actor = self._uncertain(call, recorded, f"{name} has ended, and {reason}")
-            if isinstance(picture.daemon, Unobservable):
-                return actor._replace(missing=(missing("the engine's process", picture.daemon),))
-            return actor
+        if not isinstance(picture.daemon, Observed) or picture.is_other_product:
+            return self._unknown_engine(call, recorded, f"{name} has ended")
+        if not picture.ran_at(event.time):
+            reason = "the engine has been restarted since, so an older one may have been it"
+            return self._uncertain(call, recorded, f"{name} has ended, and {reason}")
         engine = picture.daemon.fact.process
         if engine_acts_itself:
             return self._other(
@@ -256,6 +251,17 @@ class Actors:
             actor = self._uncertain(call, recorded, f"{name} could not be looked up")
             return actor._replace(missing=(missing("the process that acted", own),))
         return self._uncertain(call, recorded, f"{name} and its parent {call.ppid} have ended")
+
+    def _unknown_engine(self, call: Syscall, source: Observation[Any], name: str) -> Actor:
+        """An actor that may be the engine, for all that is known of that."""
+        picture = self._picture
+        actor = self._uncertain(call, source, f"{name}, but which process the engine is could not be seen")
+        if isinstance(picture.daemon, Unobservable):
+            return actor._replace(missing=(missing("the engine's process", picture.daemon),))
+        if picture.is_other_product:
+            why = "what answers the Docker API is not Docker, so a Docker engine may answer elsewhere"
+            return actor._replace(missing=(Missing("which process the engine is", why, OWN_SOCKET),))
+        return actor
 
     def _other(
         self,
