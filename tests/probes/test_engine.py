@@ -98,6 +98,26 @@ def test_the_containers(socket_path: Path) -> None:
     )
     assert [each.network_name for each in c1.endpoints] == ["bridge", "n1"]
     assert containers["c2"].ports == (PublishedPort("tcp", 80, "127.0.0.1", 8080),)
+    assert (containers["c2"].exposed, containers["c2"].linked_from) == ((("tcp", 80),), ())
+
+
+def test_names_of_links_and_ports_that_are_routed_or_only_exposed(socket_path: Path) -> None:
+    """As engine 28.5 lists them."""
+    listed = {
+        "Id": C1,
+        "Names": ["/web/kid", "/db"],
+        "State": "running",
+        "Ports": [
+            {"PrivatePort": 53, "Type": "udp"},
+            {"IP": "0.0.0.0", "PrivatePort": 88, "Type": "tcp"},
+            {"IP": "::", "PrivatePort": 88, "PublicPort": 18088, "Type": "tcp"},
+        ],
+    }
+    behaviour = docker(containers=reply(json.dumps([listed]).encode()))
+    (found,) = asked(socket_path, behaviour, EngineApi.containers)
+    assert (found.name, found.linked_from) == ("db", ("web",))
+    assert found.ports == (PublishedPort("tcp", 88, "0.0.0.0", 0), PublishedPort("tcp", 88, "::", 18088))  # noqa: S104
+    assert found.exposed == (("udp", 53), ("tcp", 88))
 
 
 def test_the_networks(socket_path: Path) -> None:

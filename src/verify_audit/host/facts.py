@@ -97,7 +97,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
-    """A port that the host forwards to the container."""
+    """A port that the host forwards to the container; host_port is 0 where it is routed, not forwarded."""
 
     protocol: str
     container_port: int
@@ -109,7 +109,9 @@ class PublishedPort:
 class Container:
     """One container, running or not, as GET /containers/json lists it.
 
-    network_mode is HostConfig.NetworkMode ("bridge", "host", "container:ID", ...).
+    network_mode is HostConfig.NetworkMode ("bridge", "host", "container:ID", ...). linked_from are the
+    names of the containers that were given a --link to this one; exposed are (protocol, port) of what it
+    offers to them, published or not.
     """
 
     id: str
@@ -120,6 +122,8 @@ class Container:
     network_mode: str
     endpoints: tuple[Endpoint, ...]
     ports: tuple[PublishedPort, ...]
+    linked_from: tuple[str, ...] = ()
+    exposed: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

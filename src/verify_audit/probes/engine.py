@@ -366,11 +366,16 @@ def parse_engine(version: _Version, answer: _Info, docker_host: str) -> Engine:
 
 
 def parse_container(listed: _Container) -> Container:
-    """A container from its line in the list."""
+    """A container from its line in the list.
+
+    A name with a second slash is that of a link: "/web/db" stands at db, which web is linked to.
+    """
+    names = [name.lstrip("/") for name in listed.names or ()]
+    ports = listed.ports or ()
     networks = (listed.network_settings.networks if listed.network_settings else None) or {}
     return Container(
         id=listed.id,
-        name=(listed.names or [""])[0].lstrip("/"),
+        name=next((name for name in names if "/" not in name), ""),
         image=listed.image,
         running=listed.state in ("running", "paused", "restarting"),
         created_at=listed.created,
@@ -378,9 +383,12 @@ def parse_container(listed: _Container) -> Container:
         endpoints=tuple(_endpoint(name, settings) for name, settings in networks.items() if settings),
         ports=tuple(
             PublishedPort(port.type, port.private_port, port.ip, port.public_port)
-            for port in listed.ports or ()
-            if port.public_port
+            for port in ports
+            # Without an address it is only exposed; without a port of the host's it is routed (gateway_mode).
+            if port.public_port or port.ip
         ),
+        linked_from=tuple(name.partition("/")[0] for name in names if "/" in name),
+        exposed=tuple(dict.fromkeys((port.type, port.private_port) for port in ports)),
     )
 
 
