@@ -109,7 +109,7 @@ def test_names_of_links_and_ports_that_are_routed_or_only_exposed(socket_path: P
         "State": "running",
         "Ports": [
             {"PrivatePort": 53, "Type": "udp"},
-            {"IP": "0.0.0.0", "PrivatePort": 88, "Type": "tcp"},
+            {"IP": "0.0.0.0", "PrivatePort": 88, "Type": "tcp"},  # noqa: S104
             {"IP": "::", "PrivatePort": 88, "PublicPort": 18088, "Type": "tcp"},
         ],
     }
