@@ -267,6 +267,15 @@ def docker_rules(
     )
 
 
+def address_rules(lab: Lab, *containers: str) -> list[Expected]:
+    """From 28.2 on each container's address on a bridge has a rule of its own in the table raw."""
+    if lab.engine_version < (28, 2):
+        return []
+    return [
+        docker_rules("the rule for the address", container=containers[0] if len(containers) == 1 else None)
+    ]
+
+
 def attack_on_link(
     what: str,
     device: str,
