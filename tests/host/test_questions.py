@@ -54,6 +54,7 @@ def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
         ask.link("eth0"),
         ask.link_at(2),
         ask.peer(0, 2),
+        ask.stack(1),
         ask.nsid_of(1),
         ask.container_firewall(1),
         ask.process(1),

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -63,8 +61,8 @@ def test_a_device_without_a_kind() -> None:
 
 
 def test_a_name_may_hold_any_byte() -> None:
-    odd = reply("link veth62fbe28").replace(b"veth62fbe28", b'v\xff\x1d="\xc3\xa9\x1b[1')
-    assert parse_link(odd, NETNS).name.encode("utf-8", "surrogateescape") == b'v\xff\x1d="\xc3\xa9\x1b[1'
+    odd = reply("link veth62fbe28").replace(b"veth62fbe28", b'v\xff\x1d="\xc3\xa9\x1b[12')
+    assert parse_link(odd, NETNS).name.encode("utf-8", "surrogateescape") == b'v\xff\x1d="\xc3\xa9\x1b[12'
 
 
 def test_a_reply_without_a_name_describes_no_interface() -> None:
@@ -101,22 +99,6 @@ def test_a_cut_or_changed_reply_is_read_or_a_netlink_error_and_nothing_is_logged
             parse()
         except NetlinkError as error:
             assert "cannot be read" in str(error) or "has no" in str(error)
-
-
-def test_what_pyroute2_logs_of_a_reply_that_it_cannot_read_does_not_come_out() -> None:
-    script = (
-        "import sys; from verify_audit.probes.links import *\n"
-        "try: parse_link(bytes.fromhex(sys.argv[1]), 1)\n"
-        "except NetlinkError: sys.exit(7)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script, reply("link lo")[:50].hex()],
-        env={"PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (7, b"")
 
 
 def test_the_kernel_is_asked_by_name_or_by_index() -> None:

@@ -213,7 +213,9 @@ HOST = LiveHost("unix:///nonexistent/docker.sock", 0.2)
 
 def test_every_topic_has_a_probe() -> None:
     for topic in TOPICS:
-        subject = {"peer": "0/1"}.get(topic, "1" if "-" in topic or topic in ("nsid", "process") else "lo")
+        subject = {"peer": "0/1"}.get(
+            topic, "1" if "-" in topic or topic in ("nsid", "process", "stack") else "lo"
+        )
         assert isinstance(HOST.ask(Question(topic, subject)), Observed | Absent | Unobservable), topic
 
 

@@ -21,6 +21,7 @@ from verify_audit.host.facts import (
     PacketSockets,
     Peer,
     Process,
+    Stack,
 )
 from verify_audit.host.firewall import Firewall
 from verify_audit.host.observation import Observation, Provenance, Unobservable
@@ -66,8 +67,13 @@ def peer(nsid: int, ifindex: int) -> Question[Peer]:
 
 
 def packet_sockets(ifindex: int) -> Question[PacketSockets]:
-    """Who has a packet socket on the interface of that index in the engine's network namespace."""
+    """Whose packet sockets hear the interface of that index in the engine's network namespace."""
     return Question("packet-sockets", str(ifindex))
+
+
+def stack(ifindex: int) -> Question[Stack]:
+    """What stands on the interface of that index in the engine's network namespace."""
+    return Question("stack", str(ifindex))
 
 
 def nsid_of(pid: int) -> Question[int]:
@@ -98,6 +104,7 @@ TOPICS: dict[str, Any] = {
     "link": Link,
     "link-at": Link,
     "peer": Peer,
+    "stack": Stack,
     "nsid": int,
     "container-firewall": Firewall,
     "process": Process,

@@ -13,14 +13,33 @@ import struct
 
 from verify_audit.host.facts import Link, Peer
 from verify_audit.probes.netlink import NETLINK_ROUTE, NLM_F_DUMP, NetlinkError, attributes, request
-from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
 RTM_GETLINK = 18
+RTM_GETNEIGH = 30
+RTM_GETQDISC = 38
 RTM_GETNSID = 90
+_IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
-_IFLA_ALT_IFNAME = 53
-_IFLA_TARGET_NETNSID = 46
+_IFLA_LINK = 5
+_IFLA_MASTER = 10
+_IFLA_LINKINFO = 18
 _IFLA_EXT_MASK = 29
+_IFLA_PROMISCUITY = 30
+_IFLA_LINK_NETNSID = 37
+_IFLA_XDP = 43
+_IFLA_TARGET_NETNSID = 46
+_IFLA_ALT_IFNAME = 53
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND = 1, 2, 4
+_MACVLAN_MODE, _MACVLAN_FLAGS = 1, 2
+_MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+_MACVLAN_NOPROMISC = 1
+_BRIDGE_VLAN_FILTERING = 7
+_XDP_ATTACHED = 2
+_NETNSA_NSID, _NETNSA_PID, _NETNSA_FD = 1, 2, 3
+_NDA_LLADDR, _NDA_MASTER = 2, 9
+_NTF_SELF = 0x2
+_TCA_KIND = 1
+_PF_BRIDGE = 7
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _IFNAMSIZ = 16
 _ALTIFNAMSIZ = 128
@@ -38,23 +57,23 @@ def read_link(name: bytes = b"", ifindex: int = 0, nsid: int | None = None) -> b
     """
     if len(name) >= _ALTIFNAMSIZ or not all(0 <= each < _BEYOND_NUMBERS for each in (ifindex, nsid or 0)):
         raise NetlinkError(errno.ENODEV, "no interface can have that name or that index")
-    body = struct.pack("=BxHiII", 0, 0, ifindex, 0, 0) + _attribute(
-        _IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
-    )
+    body = _interface_request(ifindex, nsid)
     if name:
         # The kernel takes an alternative name here too, hence the check in parse_link's caller.
         body += _attribute(_IFLA_IFNAME if len(name) < _IFNAMSIZ else _IFLA_ALT_IFNAME, name + b"\0")
-    if nsid is not None:
-        body += _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     return request(NETLINK_ROUTE, RTM_GETLINK, 0, body)[0]
 
 
-def read_links() -> list[bytes]:
-    """The kernel's replies on all interfaces of the calling thread's network namespace. NetlinkError."""
-    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + _attribute(
-        _IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS)
-    )
-    return request(NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP, body)
+def read_links(nsid: int | None = None) -> list[bytes]:
+    """The kernel's replies on all interfaces of the calling thread's network namespace, or of the one that
+    this one calls nsid. NetlinkError."""
+    return request(NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP, _interface_request(0, nsid))
+
+
+def _interface_request(ifindex: int, nsid: int | None) -> bytes:
+    body = struct.pack("=BxHiII", 0, 0, ifindex, 0, 0)
+    body += _attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
+    return body if nsid is None else body + _attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
 def parse_names(replies: list[bytes]) -> frozenset[str]:
@@ -62,14 +81,21 @@ def parse_names(replies: list[bytes]) -> frozenset[str]:
     return frozenset(map(_name, replies))
 
 
-def read_nsid(pid: int) -> bytes:
-    """The kernel's reply on what it calls the network namespace of a process. Raises NetlinkError."""
-    if not 0 < pid < _BEYOND_NUMBERS:
+def read_nsid(pid: int = 0, descriptor: int | None = None) -> bytes:
+    """The kernel's reply on what it calls the network namespace of a process, or the one that a file
+    descriptor is open on. Raises NetlinkError."""
+    if descriptor is not None:
+        asked = _attribute(_NETNSA_FD, struct.pack("=I", descriptor))
+    elif 0 < pid < _BEYOND_NUMBERS:
+        asked = _attribute(_NETNSA_PID, struct.pack("=I", pid))
+    else:
         raise NetlinkError(errno.ESRCH, f"no process can have the pid {pid}")
-    message = part("netlink.rtnl.nsidmsg").nsidmsg()
-    message["attrs"] = [("NETNSA_PID", pid)]
-    message.encode()
-    return request(NETLINK_ROUTE, RTM_GETNSID, 0, bytes(message.data[16:]))[0]
+    return request(NETLINK_ROUTE, RTM_GETNSID, 0, b"\0\0\0\0" + asked)[0]
+
+
+def read_nsids() -> list[bytes]:
+    """The kernel's replies on every namespace that the calling thread's has an id for. NetlinkError."""
+    return request(NETLINK_ROUTE, RTM_GETNSID, NLM_F_DUMP, b"\0\0\0\0")
 
 
 def parse_nsid(reply: bytes) -> int | None:
@@ -77,33 +103,50 @@ def parse_nsid(reply: bytes) -> int | None:
 
     Raises NetlinkError when the reply says neither.
     """
-    with reading("the kernel's reply on a network namespace"):
-        nsid = decoded(part("netlink.rtnl.nsidmsg").nsidmsg, reply).get_attr("NETNSA_NSID")
-        if nsid is None:
-            raise NetlinkError(0, "the kernel's reply on a network namespace has no id")
-        return None if int(nsid) in (_NOT_ASSIGNED, 0xFFFFFFFF) else int(nsid)
+    try:
+        for kind, value in attributes(reply, 16 + 4):
+            if kind == _NETNSA_NSID:
+                (nsid,) = struct.unpack_from("=i", value)
+                return None if nsid == _NOT_ASSIGNED else int(nsid)
+    except struct.error as error:
+        raise NetlinkError(0, f"the kernel's reply on a network namespace cannot be read: {error}") from error
+    raise NetlinkError(0, "the kernel's reply on a network namespace has no id")
 
 
 def parse_link(reply: bytes, netns: int) -> Link:
     """The interface that a reply describes. Raises NetlinkError when it describes none."""
-    with reading("the kernel's reply on an interface"):
-        message = decoded(part("netlink.rtnl.ifinfmsg").ifinfmsg, reply)
-        details = message.get_attr("IFLA_LINKINFO")
-        nsid = message.get_attr("IFLA_LINK_NETNSID")
+    try:
+        ifindex, flags = struct.unpack_from("=4xiI", reply, 16)
+        found = dict(attributes(reply, 16 + 16))
+        details = dict(attributes(found.get(_IFLA_LINKINFO, b""), 0))
+        kind = _word(details.get(_INFO_KIND))
+        data = dict(attributes(details.get(_INFO_DATA, b""), 0))
+        macvlan = data if kind in ("macvlan", "macvtap") else {}
+        nsid = _number(found.get(_IFLA_LINK_NETNSID))
+        promiscuity = _number(found.get(_IFLA_PROMISCUITY))
+        if promiscuity is None:
+            raise NetlinkError(0, "the kernel's reply on an interface has no promiscuity")
         return Link(
             netns=netns,
-            ifindex=int(message["index"]),
+            ifindex=ifindex,
             name=_name(reply),
-            kind=str(details.get_attr("IFLA_INFO_KIND") or "") if details else "",
-            mac=str(message.get_attr("IFLA_ADDRESS") or "").lower(),
-            master=message.get_attr("IFLA_MASTER"),
-            slave_kind=str(details.get_attr("IFLA_INFO_SLAVE_KIND") or "") if details else "",
-            peer_ifindex=message.get_attr("IFLA_LINK"),
-            peer_nsid=None if nsid is None or nsid == _NOT_ASSIGNED else int(nsid),
-            promiscuity=int(message.get_attr("IFLA_PROMISCUITY") or 0),
-            asked_promiscuous=bool(int(message["flags"]) & _IFF_PROMISC),
-            up=bool(int(message["flags"]) & _IFF_UP),
+            kind=kind,
+            mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+            master=_number(found.get(_IFLA_MASTER)),
+            slave_kind=_word(details.get(_INFO_SLAVE_KIND)),
+            peer_ifindex=_number(found.get(_IFLA_LINK)),
+            peer_nsid=None if nsid == _NOT_ASSIGNED else nsid,
+            promiscuity=promiscuity,
+            asked_promiscuous=bool(flags & _IFF_PROMISC),
+            up=bool(flags & _IFF_UP),
+            mode=_MACVLAN_MODES.get(_number(macvlan.get(_MACVLAN_MODE)) or 0, ""),
+            spares_promiscuity=bool((macvlan.get(_MACVLAN_FLAGS) or b"\0")[0] & _MACVLAN_NOPROMISC),
+            vlan_filtering=kind == "bridge" and (data.get(_BRIDGE_VLAN_FILTERING) or b"\0")[0] != 0,
+            xdp=dict(attributes(found.get(_IFLA_XDP, b""), 0)).get(_XDP_ATTACHED, b"\0")[:1]
+            not in (b"", b"\0"),
         )
+    except struct.error as error:
+        raise NetlinkError(0, f"the kernel's reply on an interface cannot be read: {error}") from error
 
 
 def parse_peer(reply: bytes, nsid: int) -> Peer:
@@ -112,12 +155,61 @@ def parse_peer(reply: bytes, nsid: int) -> Peer:
     return Peer(nsid, link.ifindex, link.name, link.mac)
 
 
+def read_addresses(ifindex: int) -> list[bytes]:
+    """The kernel's replies on the addresses that an interface of the calling thread's namespace takes
+    (rtnl_fdb_dump(), net/core/rtnetlink.c). NetlinkError."""
+    body = struct.pack("=BxHiII", _PF_BRIDGE, 0, ifindex, 0, 0)
+    return request(NETLINK_ROUTE, RTM_GETNEIGH, NLM_F_DUMP, body)
+
+
+def parse_addresses(replies: list[bytes], ifindex: int) -> tuple[str, ...]:
+    """The unicast addresses that the interface takes beside its own. NetlinkError."""
+    addresses = []
+    try:
+        for reply in replies:
+            index, _, flags, _ = struct.unpack_from("=iHBB", reply, 16 + 4)
+            found = dict(attributes(reply, 16 + 12))
+            address = found.get(_NDA_LLADDR, b"")
+            # What a bridge has learned on the interface is listed as well, with its master.
+            own = index == ifindex and flags & _NTF_SELF and _NDA_MASTER not in found
+            if own and address and not address[0] & 1:
+                addresses.append(address.hex(":"))
+    except struct.error as error:
+        raise NetlinkError(0, f"the kernel's list of addresses cannot be read: {error}") from error
+    return tuple(addresses)
+
+
+def read_queues() -> list[bytes]:
+    """The kernel's replies on the queueing disciplines of the calling thread's namespace. NetlinkError."""
+    return request(NETLINK_ROUTE, RTM_GETQDISC, NLM_F_DUMP, b"\0" * 20)
+
+
+def parse_hooked(replies: list[bytes]) -> frozenset[int]:
+    """The interfaces on which tc(8) filters may stand that see each packet: clsact or ingress. NetlinkError."""
+    try:
+        return frozenset(
+            struct.unpack_from("=i", reply, 16 + 4)[0]
+            for reply in replies
+            if _word(dict(attributes(reply, 16 + 20)).get(_TCA_KIND)) in ("clsact", "ingress")
+        )
+    except struct.error as error:
+        raise NetlinkError(0, f"the kernel's list of queueing disciplines cannot be read: {error}") from error
+
+
 def _name(reply: bytes) -> str:
-    """The name as bytes of any value, which pyroute2 would take for UTF-8."""
+    """The name: bytes of any value."""
     for kind, value in attributes(reply, 16 + 16):
         if kind == _IFLA_IFNAME:
             return value.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
     raise NetlinkError(0, "the kernel's reply on an interface has no name")
+
+
+def _word(value: bytes | None) -> str:
+    return (value or b"").split(b"\0", 1)[0].decode("ascii", "backslashreplace")
+
+
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else int(struct.unpack_from("=i", value)[0])
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from verify_audit.host.facts import Daemon, Link, PacketSocket, PacketSockets, Peer, Product
+from verify_audit.host.facts import Daemon, Link, PacketSockets, Peer, Product, Stack
 from verify_audit.host.firewall import Firewall
 from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
 from verify_audit.host.questions import (
@@ -51,8 +51,9 @@ from verify_audit.probes.namespace import (
     within,
 )
 from verify_audit.probes.netlink import NetlinkError
-from verify_audit.probes.processes import boot, holders, read_process
-from verify_audit.probes.sniffers import parse_packet_sockets, read_packet_sockets
+from verify_audit.probes.processes import boot, read_process
+from verify_audit.probes.sniffers import sockets_that_hear
+from verify_audit.probes.stack import read_stack
 
 Answer = TypeVar("Answer")
 
@@ -295,7 +296,14 @@ class LiveHost:
         return self._in_namespace(
             "sock_diag and /proc/*/fd",
             f"PACKET_DIAG dump, those on index {ifindex}",
-            lambda netns: _packet_sockets(netns, int(ifindex)),
+            lambda netns: PacketSockets(netns, sockets_that_hear(int(ifindex))),
+        )
+
+    def _stack(self, ifindex: str) -> Observation[Stack]:
+        return self._in_namespace(
+            "rtnetlink",
+            f"RTM_GETLINK dump here and of each nsid, RTM_GETNEIGH of index {ifindex}",
+            lambda _: read_stack(int(ifindex)),
         )
 
     # Processes
@@ -323,27 +331,6 @@ class LiveHost:
             return Unobservable(provenance, error.strerror or str(error))
 
 
-def _packet_sockets(netns: int, ifindex: int) -> PacketSockets:
-    listed = parse_packet_sockets(read_packet_sockets())
-    # Only for these is /proc searched for a holder, which takes long where there are many processes.
-    entries = [each for each in listed if ifindex in (each.ifindex, *each.memberships)]
-    found = holders(entry.inode for entry in entries) if entries else {}
-    sockets = []
-    for entry in entries:
-        processes = []
-        for pid in found[entry.inode]:
-            try:
-                processes.append(read_process(pid))
-            except OSError:
-                continue
-        sockets.append(
-            PacketSocket(
-                entry.inode, entry.ifindex, entry.protocol, entry.uid, entry.memberships, tuple(processes)
-            )
-        )
-    return PacketSockets(netns, tuple(sockets))
-
-
 def _raw(fact: Any) -> str:
     """A fact as JSON, for the reader of a report who wants to see what was seen."""
     return json.dumps(msgspec.to_builtins(fact), separators=(",", ":"))
@@ -354,7 +341,7 @@ _ONE_THING = ("daemon", "engine", "life")
 
 _NO_SUCH = "the kernel knows no such interface"
 
-_SHORT = (Link, Peer, PacketSockets, int)
+_SHORT = (Link, Peer, PacketSockets, Stack, int)
 
 _MANY_NAMES = 8
 """After so many devices a list of all names is asked for: most of a day's devices are gone."""

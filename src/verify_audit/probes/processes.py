@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from verify_audit.host.facts import Boot, Process, ProcessIdentity
 from verify_audit.probes.namespace import netns_of
@@ -122,6 +122,42 @@ def holders(inodes: Iterable[int], first: Iterable[int] = ()) -> dict[int, list[
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in tried:
             look(int(name))
+    return found
+
+
+def open_sockets(inodes: Iterable[int]) -> dict[int, list[int]]:
+    """Which processes have which sockets open, also where no descriptor of the process shows it.
+
+    A thread may have descriptors of its own (unshare(2), CLONE_FILES), and the ring of a packet socket
+    stays mapped, and the socket alive, when the descriptor is closed. One that waits in the queue of a
+    UNIX socket, or is registered with io_uring, is nowhere in /proc.
+    """
+    found = holders(inodes)
+    wanted = {f"socket:[{inode}]": inode for inode, pids in found.items() if not pids}
+    if not wanted:
+        return found
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            for inode in _in_threads_and_maps(f"/proc/{name}", wanted):
+                found[inode].append(int(name))
+    return found
+
+
+def _in_threads_and_maps(root: str, wanted: Mapping[str, int]) -> set[int]:
+    found = {wanted[name] for name in re.findall(r"socket:\[\d+\]", _text(f"{root}/maps")) if name in wanted}
+    try:
+        threads = os.listdir(f"{root}/task")
+    except OSError:
+        return found
+    for thread in threads if len(threads) > 1 else ():
+        try:
+            with os.scandir(f"{root}/task/{thread}/fd") as descriptors:
+                for descriptor in descriptors:
+                    name = os.readlink(descriptor.path)
+                    if name in wanted:
+                        found.add(wanted[name])
+        except OSError:
+            continue
     return found
 
 

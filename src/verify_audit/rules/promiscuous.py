@@ -270,8 +270,7 @@ class PromiscuousRule(Rule):
             or not isinstance(link, Observed)
         ):
             return
-        later = self._listeners.later_members(link.fact, event=case.event)
-        if link.fact.promiscuity - later != 1 or link.fact.asked_promiscuous:
+        if not self._listeners.held_once(link.fact, case.event):
             case.doubts(
                 Step.LISTENERS,
                 f"promiscuous mode is held {link.fact.promiscuity} times on {device}, and the bridge needs it once, "
