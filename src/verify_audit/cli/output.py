@@ -78,12 +78,12 @@ def coloured(color: Colour) -> bool:
 
 def say(sentence: str) -> None:
     """A sentence on standard error."""
-    from verify_audit.reports.printable import printable
+    from verify_audit.reports.printable import shown
 
     if sys.stderr is None:
         return
     try:
-        sys.stderr.write(f"verify-audit: {printable(sentence)}\n")
+        sys.stderr.write(f"verify-audit: {shown(sentence)}\n")
         sys.stderr.flush()
     except OSError:
         return

@@ -14,7 +14,7 @@ from verify_audit.findings.evidence import Bearing, Evidence, Step
 from verify_audit.findings.finding import Finding
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import clock
-from verify_audit.reports.printable import printable
+from verify_audit.reports.printable import columns, shown
 from verify_audit.reports.summary import Summary
 
 _GROUP_GAP = 60.0
@@ -171,14 +171,24 @@ def _closing(summary: Summary) -> Iterator[Line]:
 
 
 def _wrapped(line: Line, width: int | None) -> list[str]:
-    lead, text = line.lead, printable(line.text)
-    if width is None or len(lead) + len(text) <= width:
+    lead, text = line.lead, shown(line.text)
+    if width is None or len(lead) + columns(text) <= width:
         return [(lead + text).rstrip()]
     # A command is for copying: it stays on one line, whatever the terminal makes of it.
     if lead.endswith("$ "):
         return [lead + text]
-    rows = wrap(text, max(20, width - len(lead)), break_on_hyphens=False) or [""]
+    rows = _rows(text, max(20, width - len(lead))) or [""]
     return [lead + rows[0], *(" " * len(lead) + row for row in rows[1:])]
+
+
+def _rows(text: str, width: int) -> list[str]:
+    """The text in rows of that many columns, broken at blanks where it can be."""
+    if columns(text) == len(text):
+        return wrap(text, width, break_on_hyphens=False)
+    # wrap() counts characters: one that takes two columns is given a second, which no printable text holds.
+    doubled = "".join(each + "\0" * (columns(each) - 1) for each in text)
+    rows = wrap(doubled, width - 1, break_on_hyphens=False)
+    return [row.replace("\0", "") for row in rows]
 
 
 def _plain(lines: Iterable[Line], width: int | None) -> str:
