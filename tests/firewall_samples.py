@@ -25,10 +25,11 @@ def sample(name: str) -> dict[str, Any]:
 
 def replies(name: str) -> nft.Replies:
     content = sample(name)
-    tables, chains, rules = (
-        tuple(bytes.fromhex(message) for message in content[kind]) for kind in ("tables", "chains", "rules")
+    tables, chains, rules, sets, elements = (
+        tuple(bytes.fromhex(message) for message in content.get(kind, ()))
+        for kind in ("tables", "chains", "rules", "sets", "elements")
     )
-    return nft.Replies(1, bytes.fromhex(content["generation"]), tables, chains, rules)
+    return nft.Replies(1, bytes.fromhex(content["generation"]), tables, chains, rules, sets, elements)
 
 
 def legacy_copy(name: str) -> legacy.Copy:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tests.firewall_samples import engine, firewall
@@ -304,7 +307,7 @@ def test_the_nftables_backend_of_29_to_the_letter() -> None:
     )
     rules = expected_rules("29.1.0", [default, user], [web], firewall="nftables")
     there = firewall("docker-29-native").rules
-    assert len(there) == 21
+    assert len(there) == 21 + 8
     for rule in there:
         assert any(
             expected.matches(rule.spec) and (expected.chain, expected.table) == (rule.chain, rule.table)
@@ -313,6 +316,107 @@ def test_the_nftables_backend_of_29_to_the_letter() -> None:
     specs = {(rule.chain, rule.spec) for rule in there}
     missing = [rule for rule in rules if rule.required and (rule.chain, rule.spec) not in specs]
     assert missing == []
+
+
+def linked() -> tuple[Network, Container, Container]:
+    """Two containers on the default network without icc, of which web is linked to db."""
+    icc = (("com.docker.network.bridge.enable_icc", "false"),)
+    subnets = (Subnet("172.17.0.0/16", ""),)
+    default = Network("d", "bridge", "bridge", "local", False, False, None, "docker0", subnets, icc)
+
+    def one(name: str, address: str, **more: Any) -> Container:
+        return Container(
+            name, name, "", True, None, "d", (Endpoint("d", "", "", "", address, ""),), (), **more
+        )
+
+    db = one("db", "172.17.0.2", linked_from=("web",), exposed=(("tcp", 77),))
+    return default, db, one("web", "172.17.0.3")
+
+
+@pytest.mark.parametrize("version", ["20.10.24", "28.5.2", "29.0.0"])
+def test_a_link_without_icc(version: str) -> None:
+    """Seen on 20.10.24 and 28.5.2."""
+    default, db, web = linked()
+    start = "-t filter -A DOCKER"
+    alone = expected_rules(version, [default], [replace(db, linked_from=()), web])
+    assert lines(
+        tuple(rule for rule in expected_rules(version, [default], [db, web]) if rule not in alone),
+        required=False,
+    ) == {
+        f"{start} -s 172.17.0.3/32 -d 172.17.0.2/32 -i docker0 -o docker0 -p tcp -m tcp --dport 77 -j ACCEPT",
+        f"{start} -s 172.17.0.2/32 -d 172.17.0.3/32 -i docker0 -o docker0 -p tcp -m tcp --sport 77 -j ACCEPT",
+    }
+    for others in ([replace(default, options=())], [replace(default, name="one")]):
+        assert expected_rules(version, others, [db, web]) == expected_rules(
+            version, others, [replace(db, linked_from=()), web]
+        )
+
+
+@pytest.mark.parametrize("version", ["20.10.24", "26.1.5", "28.5.2"])
+@pytest.mark.parametrize("proxy", [True, False, None])
+def test_a_port_of_a_container_on_an_overlay_network_is_published_on_docker_gwbridge(
+    version: str, proxy: bool | None
+) -> None:
+    """Seen on these. The container's address there is not listed, so any of that network may be it."""
+    gateway = Network(
+        *("g", "docker_gwbridge", "bridge", "local", False, False, None, "docker_gwbridge"),
+        (Subnet("172.23.0.0/16", ""),),
+        (),
+    )
+    overlay = replace(gateway, id="o", name="ov", driver="overlay", scope="swarm", bridge="")
+    published = (PublishedPort("tcp", 99, ANY, 18099),)
+    endpoint = Endpoint("o", "ov", "e", "", "10.0.1.2", "")
+    web = Container("c", "web", "", True, None, "o", (endpoint,), published)
+    rules = expected_rules(version, [gateway, overlay], [web], userland_proxy=proxy)
+
+    def explains(table: str, words: str) -> bool:
+        spec = parsed(words)
+        return any(rule.matches(spec) for rule in rules if (rule.table, rule.chain) == (table, "DOCKER"))
+
+    to = "-p tcp --dport 18099 -j DNAT --to-destination"
+    assert explains("nat", f"{to} 172.23.0.4:99 ! -i docker_gwbridge") == (proxy is not False)
+    assert explains("nat", f"{to} 172.23.0.4:99") == (proxy is not True)
+    accept = "! -i docker_gwbridge -o docker_gwbridge -p tcp -j ACCEPT --dport"
+    assert explains("filter", f"{accept} 99 -d 172.23.0.4")
+    for words in (f"{accept} 98 -d 172.23.0.4", f"{accept} 99 -d 172.24.0.4", f"{accept} 99 ! -d 172.23.0.4"):
+        assert not explains("filter", words)
+    for words in (
+        f"{to} 172.23.0.4:98",
+        f"{to} 172.24.0.4:99",
+        "-p tcp --dport 99 -j DNAT --to-destination 172.23.0.4:99",
+    ):
+        assert not explains("nat", words)
+        assert not explains("nat", f"{words} ! -i docker_gwbridge")
+    assert not any(rule.required for rule in rules if rule.container_id)
+
+
+@pytest.mark.parametrize("version", ["28.5.2", "29.0.0"])
+def test_a_routed_port_is_let_in_and_not_forwarded(version: str) -> None:
+    """Seen on 28.5.2, which lists the port with an address and without a port of the host's."""
+    routed = network(gateway_mode_ipv4="routed")
+    assert added(version, [routed], container(PublishedPort("tcp", 88, ANY, 0))) == {
+        "-t filter -A DOCKER -d 172.30.1.2/32 ! -i br-one -o br-one -p tcp -m tcp --dport 88 -j ACCEPT"
+    }
+    assert added(version, [network()], container(PublishedPort("tcp", 88, ANY, 0))) == added(
+        version, [network()], container()
+    )
+
+
+def test_29_native_trusted_interfaces_are_one_nameless_set() -> None:
+    trusting = network(trusted_host_interfaces="eth0:eth1")
+    rules = expected_rules("29.1.0", [trusting], [container()], firewall="nftables")
+    (drop,) = (rule for rule in rules if rule.chain == "raw-PREROUTING")
+    assert str(drop.spec.in_interface) == str(Match("{br-one, eth0, eth1}", negated=True))
+
+
+def test_29_native_each_bridge_has_its_place_in_the_verdict_maps() -> None:
+    rules = expected_rules("29.1.0", [network()], [], firewall="nftables")
+    assert {
+        (rule.chain, rule.spec) for rule in rules if rule.chain.startswith("@") and rule.family == "ip"
+    } == {
+        (f"@{name}-jumps", RuleSpec(key="br-one", target=f"{name}__br-one"))
+        for name in ("filter-forward-in", "filter-forward-out", "nat-postrouting-in", "nat-postrouting-out")
+    }
 
 
 def test_chains_and_tables_by_version() -> None:

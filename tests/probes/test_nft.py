@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from verify_audit.probes import nft
 from verify_audit.probes.netlink import NetlinkError
 from verify_audit.probes.nft_expressions import attributes, decode
 
+MAPS = [("nft-maps", "sets"), ("nft-maps", "elements")]
 DOCKER = ["docker-20.10", "docker-20.10-ipv6-no-proxy", "container-20.10"]
 
 
@@ -53,6 +55,18 @@ def test_expressions_of_nft_itself() -> None:
     assert len(decoded) == 28
 
 
+def test_where_verdict_maps_lead_and_which_interfaces_a_nameless_set_holds() -> None:
+    """Only in tables in which a chain can be Docker's; what is more than a name stays opaque."""
+    decoded = [str(rule) for rule in nft.parse(replies("nft-maps")).rules]
+    assert decoded == sample("nft-maps")["decoded"]
+    assert "iptables-nft -t filter -A @leads [eth0] -j DOCKER" in decoded
+    assert "iptables-nft -t filter -A MINE ! -i {docker0, eth0, eth1} -j DROP" in decoded
+    assert not any("-t other" in rule for rule in decoded)
+    elements = [rule for rule in nft.parse(replies("nft-maps")).rules if rule.chain == "@numbers"]
+    assert len(elements) == 6
+    assert {rule.spec.target for rule in elements if not rule.spec.opaque} == {"DOCKER", "RETURN"}
+
+
 def test_chains_tables_handles_and_the_generation() -> None:
     firewall = nft.parse(replies("docker-20.10"))
     assert {("ip", "filter"), ("ip", "nat")} <= {(table.family, table.name) for table in firewall.tables}
@@ -72,20 +86,25 @@ def test_a_kernel_without_nf_tables_has_no_rules_of_it() -> None:
 
 @given(data=st.data())
 def test_a_cut_or_changed_reply_is_a_netlink_error_or_read_but_nothing_else(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([*DOCKER, "nft-native", "iptables-nft"]))
+    name, part = data.draw(
+        st.sampled_from(
+            [*((name, "rules") for name in (*DOCKER, "nft-native", "iptables-nft")), *MAPS],
+        )
+    )
     whole = replies(name)
-    rules = list(whole.rules)
-    at = data.draw(st.integers(0, len(rules) - 1))
-    message = bytearray(rules[at])
+    replied = list(getattr(whole, part))
+    at = data.draw(st.integers(0, len(replied) - 1))
+    message = bytearray(replied[at])
     if data.draw(st.booleans()):
         del message[data.draw(st.integers(0, len(message) - 1)) :]
         if len(message) >= 4 and data.draw(st.booleans()):
             message[:4] = struct.pack("=I", len(message))
     else:
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
-    rules[at] = bytes(message)
+    replied[at] = bytes(message)
+    changed: dict[str, Any] = {part: tuple(replied)}
     try:
-        nft.parse(replace(whole, rules=tuple(rules)))
+        nft.parse(replace(whole, **changed))
     except NetlinkError as error:
         assert "nf_tables" in str(error)
 

@@ -1,11 +1,12 @@
 """Which rules of a firewall are Docker's, and which only look like it.
 
-What is looked at: every rule in a chain or table of Docker's, every rule that leads into one, and every
-rule anywhere that equals one of Docker's. All else is somebody else's business. A rule is Docker's when
+What is looked at: every rule in a chain or table of Docker's, every rule that leads into one (an element
+of a verdict map is such a rule), and every rule anywhere that equals one of Docker's. All else is somebody else's business. A rule is Docker's when
 it is one that this version of Docker makes for what it runs now, to the letter, and no oftener.
 
-Blind spots: a hand-made rule that equals a missing one of Docker's passes for it; the elements of the
-verdict maps of the nftables backend are not looked at.
+Blind spots: a hand-made rule that equals a missing one of Docker's passes for it; so does one for a port
+of Swarm's or of a container on an overlay network with another address of docker_gwbridge, since the
+engine lists neither. The order of the rules is not looked at.
 """
 
 from __future__ import annotations

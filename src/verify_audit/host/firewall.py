@@ -38,7 +38,7 @@ class Match:
 class RuleSpec:
     """What a rule means, in one canonical form.
 
-    interfaces:   a name, or a prefix with a trailing `+` for any that begins so.
+    interfaces:   a name, or a prefix with a trailing `+` for any that begins so, or one_of() several.
     source, destination: a network with its prefix length ("172.17.0.2/32"); None for any address.
     protocol:     a name where iptables has one ("tcp"), else the number.
     ports:        "80", "80:90".
@@ -49,6 +49,7 @@ class RuleSpec:
     target:       a verdict, a chain, or an extension ("ACCEPT", "DOCKER", "DNAT"); "" for none.
     to:           where DNAT or SNAT sends to ("172.17.0.2:80"), or the ports of MASQUERADE.
     options:      further options of the target, each as iptables-save has it.
+    key:          what an element of a verdict map stands for (see FirewallRule).
     opaque:       parts that were there and could not be decoded. A spec that has any says less than
                   the rule does, so it never equals one that is known whole.
     """
@@ -71,6 +72,7 @@ class RuleSpec:
     to: str = ""
     options: tuple[str, ...] = ()
     opaque: tuple[str, ...] = ()
+    key: str = ""
 
     def __str__(self) -> str:
         """As iptables-save would write it, after the chain; opaque parts in brackets."""
@@ -111,6 +113,8 @@ class RuleSpec:
             parts.append(f"{'-g' if self.goto else '-j'} {self.target}")
         if self.to:
             parts.append(f"{_TO.get(self.target, '--to')} {self.to}")
+        if self.key:
+            parts.insert(0, f"[{self.key}]")
         return " ".join([*parts, *self.options])
 
     def without_ports(self) -> RuleSpec:
@@ -119,6 +123,12 @@ class RuleSpec:
         if to.count(":") == 1 or "]:" in to:
             to = to.rpartition(":")[0]
         return replace(self, source_ports=None, destination_ports=None, to=to)
+
+
+def one_of(interfaces: Iterable[str]) -> str:
+    """Several interfaces as one value. No name of an interface has a blank (dev_valid_name())."""
+    names = sorted(set(interfaces))
+    return names[0] if len(names) == 1 else f"{{{', '.join(names)}}}"
 
 
 _TO = {
@@ -155,6 +165,9 @@ class Chain:
 @dataclass(frozen=True, slots=True)
 class FirewallRule:
     """A rule, at its place in its chain.
+
+    An element of a verdict map of nf_tables is one too: it leads what has its key to a chain. Its own
+    chain is the map's name behind an `@`, and it has no handle.
 
     family: "ip", "ip6", "inet", "arp", "bridge" or "netdev". handle is nf_tables' number for it, given
     once and never again in that table; None with x_tables. raw is the kernel's form in hex.

@@ -13,12 +13,15 @@ from __future__ import annotations
 import ipaddress
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from verify_audit.host.firewall import ADDRESS_TYPES, PROTOCOLS, Match, RuleSpec, ports
+from verify_audit.host.firewall import ADDRESS_TYPES, PROTOCOLS, Match, RuleSpec, one_of, ports
 from verify_audit.probes import xtables
 from verify_audit.probes.xtables import Parts, interface, name_of
+
+_NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -42,17 +45,49 @@ def number(raw: bytes) -> int:
     return int.from_bytes(raw, "big")
 
 
-def decode(family: str, expressions: bytes, user_data: bytes) -> RuleSpec:
+def decode(
+    family: str, expressions: bytes, user_data: bytes, interfaces: Mapping[str, Sequence[str]] = _NONE
+) -> RuleSpec:
     """What a rule means.
 
-    expressions, user_data: the attributes NFTA_RULE_EXPRESSIONS and NFTA_RULE_USERDATA. Raises ValueError,
-    KeyError or struct.error when they are cut or not of that form.
+    expressions, user_data: the attributes NFTA_RULE_EXPRESSIONS and NFTA_RULE_USERDATA. interfaces: the sets
+    of interfaces in its table that are known. Raises ValueError, KeyError or struct.error when something is
+    cut or not of that form.
     """
-    decoder = _Decoder(family)
+    decoder = _Decoder(family, interfaces)
     for _, element in attributes(expressions):
         expression = by_type(element)
         decoder.take(name_of(expression[1]), by_type(expression.get(2, b"")))
     return decoder.finish(user_data)
+
+
+def element_spec(element: dict[int, bytes], *, named: bool) -> RuleSpec:
+    """What an element of a verdict map does with what has its key; named: the key is an interface's name.
+
+    Raises as decode() does.
+    """
+    # The end of an interval has none.
+    target, goto = _verdict(by_type(by_type(element[2])[2])) if 2 in element else ("", False)
+    key = by_type(element[1])[1] if 1 in element else b""
+    text = interface(key) if named and key else key.hex()
+    # Flags (the end of an interval, a catch-all) and the end of a range.
+    opaque = tuple(f"{kind}:{element[kind].hex()}" for kind in (3, 10) if kind in element)
+    return RuleSpec(target=target, goto=goto, key=text or "*", opaque=opaque)
+
+
+def interface_in(element: dict[int, bytes]) -> str | None:
+    """The interface that an element of a set names; None when it is more than a name."""
+    if 3 in element or 10 in element or 1 not in element:
+        return None
+    return interface(by_type(element[1])[1])
+
+
+def _verdict(verdict: dict[int, bytes]) -> tuple[str, bool]:
+    """The target of a verdict, and whether it is a goto."""
+    code = struct.unpack(">i", verdict[1])[0]
+    if code in (_JUMP, _GOTO):
+        return name_of(verdict[2]), code == _GOTO
+    return _VERDICTS.get(code, f"verdict {code}"), False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +118,7 @@ _ADDRESSES = {
 }
 _PROTOCOL_AT = {"ip": 9, "ip6": 6}
 _PORTS = (("source_ports", 0, 2), ("destination_ports", 2, 2))
+_INTERFACES = {"iifname": "in_interface", "oifname": "out_interface"}
 _WITH_PORTS = ("tcp", "udp", "sctp", "dccp", "udplite")
 _VERDICTS = {0: "DROP", 1: "ACCEPT", 2: "STOLEN", 3: "QUEUE", 4: "REPEAT", -1: "CONTINUE", -5: "RETURN"}
 _JUMP, _GOTO = -3, -4
@@ -96,8 +132,9 @@ _UNREACHABLE6 = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}
 class _Decoder:
     """Runs a rule's expressions as the kernel does, on register contents that are not known yet."""
 
-    def __init__(self, family: str) -> None:
+    def __init__(self, family: str, interfaces: Mapping[str, Sequence[str]]) -> None:
         self._parts = Parts(family)
+        self._interfaces = interfaces
         self._family = family
         self._registers: dict[int, _Loaded] = {}
         self._at_least: dict[_Loaded, bytes] = {}
@@ -298,8 +335,12 @@ class _Decoder:
             self._parts.put("target", f"vmap @{name}")
             self._parts.put("options", (str(loaded),))
         else:
-            sign = "!=" if number(data.get(5, b"")) & 1 else "=="
-            self._opaque(f"{loaded} {sign} @{name}")
+            negated = bool(number(data.get(5, b"")) & 1)
+            field = _INTERFACES.get(loaded.what)
+            if field is not None and loaded.mask is None and name in self._interfaces and 3 not in data:
+                self._parts.put(field, Match(one_of(self._interfaces[name]), negated))
+                return
+            self._opaque(f"{loaded} {'!=' if negated else '=='} @{name}")
             if 3 in data:
                 self._load(data, 3, _Loaded(f"element of @{name}"))
 
@@ -319,16 +360,10 @@ class _Decoder:
         if 2 not in value:
             self._load(data, 1, _Loaded("constant", constant=value[1]))
             return
-        verdict = by_type(value[2])
-        code = struct.unpack(">i", verdict[1])[0]
-        if code in (_JUMP, _GOTO):
-            self._parts.put("target", name_of(verdict[2]))
-            if code == _GOTO:
-                self._parts.put("goto", True)
-        elif code in _VERDICTS:
-            self._parts.put("target", _VERDICTS[code])
-        else:
-            self._parts.put("target", f"verdict {code}")
+        target, goto = _verdict(by_type(value[2]))
+        self._parts.put("target", target)
+        if goto:
+            self._parts.put("goto", True)
 
     def _constant(self, data: dict[int, bytes], kind: int) -> bytes | None:
         if kind not in data:
