@@ -16,6 +16,7 @@ import msgspec
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Evidence
 from verify_audit.findings.finding import Finding
+from verify_audit.host.observation import Unobservable
 from verify_audit.reports.printable import printable
 from verify_audit.reports.summary import Summary
 
@@ -25,7 +26,7 @@ SUMMARY = "verify-audit.summary/1"
 
 def finding_line(finding: Finding) -> str:
     """One event as one line, without its line end."""
-    return _line(
+    return encoded(
         {
             "schema": FINDING,
             "event": _event(finding.event),
@@ -68,7 +69,7 @@ def finding_line(finding: Finding) -> str:
 
 def summary_line(summary: Summary) -> str:
     """The last line, without its line end."""
-    return _line(
+    return encoded(
         {
             "schema": SUMMARY,
             "confirmed": summary.confirmed,
@@ -76,17 +77,19 @@ def summary_line(summary: Summary) -> str:
             "inconclusive": summary.inconclusive,
             "events": summary.events,
             "unparsed": summary.unparsed,
-            "unobservable": [
-                {
-                    "source": failure.provenance.source,
-                    "query": failure.provenance.query,
-                    "reason": failure.reason,
-                    "remedy": failure.remedy,
-                }
-                for failure in summary.unobservable
-            ],
+            "unobservable": [failure(each) for each in summary.unobservable],
         }
     )
+
+
+def failure(unobservable: Unobservable) -> dict[str, Any]:
+    """What could not be looked at."""
+    return {
+        "source": unobservable.provenance.source,
+        "query": unobservable.provenance.query,
+        "reason": unobservable.reason,
+        "remedy": unobservable.remedy,
+    }
 
 
 @lru_cache(maxsize=1024)
@@ -123,7 +126,8 @@ def _evidence(piece: Evidence) -> dict[str, Any]:
     }
 
 
-def _line(value: dict[str, Any]) -> str:
+def encoded(value: dict[str, Any]) -> str:
+    """A value as one line of ASCII, without its line end."""
     try:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:

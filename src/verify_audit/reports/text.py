@@ -1,20 +1,15 @@
-"""The report for people: a headline for each event, then the steps of the check by hand.
-
-The text is made as styled lines, which become plain text, or by way of rich what a terminal shows.
-"""
+"""The report for people: a headline for each event, then the steps of the check by hand."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from textwrap import wrap
 
 from verify_audit.findings.evidence import Bearing, Evidence, Step
 from verify_audit.findings.finding import Finding
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import clock
-from verify_audit.reports.printable import columns, shown
+from verify_audit.reports.lines import Line, failures, rendered
 from verify_audit.reports.summary import Summary
 
 _GROUP_GAP = 60.0
@@ -25,15 +20,6 @@ _STYLES = {
     Verdict.INCONCLUSIVE: "bold yellow",
 }
 _MARKS = {Bearing.FOR: ("+", "green"), Bearing.AGAINST: ("-", "red"), Bearing.NEUTRAL: ("·", "dim")}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line before it is wrapped: a lead that stays, a text that wraps beneath it, and its style."""
-
-    lead: str
-    text: str = ""
-    style: str = ""
 
 
 @dataclass(slots=True)
@@ -95,7 +81,7 @@ def report(
         lines.extend(_group(group))
         lines.append(Line(""))
     lines.extend(_closing(summary))
-    return _coloured(lines, width) if colour else _plain(lines, width)
+    return rendered(lines, colour=colour, width=width)
 
 
 def _group(group: Group) -> Iterator[Line]:
@@ -160,55 +146,4 @@ def _closing(summary: Summary) -> Iterator[Line]:
         )
         for example in summary.examples:
             yield Line("  ", example, "dim")
-    for failure in summary.unobservable:
-        yield Line(
-            "could not look: ",
-            f"{failure.provenance.source}, {failure.provenance.query}: {failure.reason}",
-            "yellow",
-        )
-        if failure.remedy:
-            yield Line("  next time: ", failure.remedy, "dim")
-
-
-def _wrapped(line: Line, width: int | None) -> list[str]:
-    lead, text = line.lead, shown(line.text)
-    if width is None or len(lead) + columns(text) <= width:
-        return [(lead + text).rstrip()]
-    # A command is for copying: it stays on one line, whatever the terminal makes of it.
-    if lead.endswith("$ "):
-        return [lead + text]
-    rows = _rows(text, max(20, width - len(lead))) or [""]
-    return [lead + rows[0], *(" " * len(lead) + row for row in rows[1:])]
-
-
-def _rows(text: str, width: int) -> list[str]:
-    """The text in rows of that many columns, broken at blanks where it can be."""
-    if columns(text) == len(text):
-        return wrap(text, width, break_on_hyphens=False)
-    # wrap() counts characters: one that takes two columns is given a second, which no printable text holds.
-    doubled = "".join(each + "\0" * (columns(each) - 1) for each in text)
-    rows = wrap(doubled, width - 1, break_on_hyphens=False)
-    return [row.replace("\0", "") for row in rows]
-
-
-def _plain(lines: Iterable[Line], width: int | None) -> str:
-    return "".join(row + "\n" for line in lines for row in _wrapped(line, width))
-
-
-def _coloured(lines: Iterable[Line], width: int | None) -> str:
-    from rich.console import Console  # 40 ms, and a pipe has no use for it
-    from rich.text import Text
-
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=True,
-        color_system="standard",
-        no_color=False,  # whether to is the caller's to decide, not the environment's
-        width=10_000,
-        legacy_windows=False,
-    )
-    for line in lines:
-        for row in _wrapped(line, width):
-            # Text, not markup: what comes from the log must not be read as any.
-            console.print(Text(row, style=line.style), no_wrap=True, overflow="ignore", crop=False)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
+    yield from failures(summary.unobservable)
