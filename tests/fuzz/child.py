@@ -1,0 +1,16 @@
+"""One target under the fuzzer:  python -m tests.fuzz.child TARGET OPTION... DIRECTORY...
+
+What is ours is imported under the fuzzer's eyes, so that it sees which inputs lead to new places.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["verify_audit"]):
+    from tests.fuzz.targets import TARGETS
+
+atheris.Setup(sys.argv[1:], TARGETS[sys.argv[1]])
+atheris.Fuzz()
