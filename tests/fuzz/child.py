@@ -12,5 +12,7 @@ import atheris
 with atheris.instrument_imports(include=["verify_audit"]):
     from tests.fuzz.targets import TARGETS
 
-atheris.Setup(sys.argv[1:], TARGETS[sys.argv[1]])
+# To merge corpora libFuzzer starts itself again, by a line for the shell that begins with this.
+itself = f"{sys.executable} -m tests.fuzz.child {sys.argv[1]}"
+atheris.Setup([itself, *sys.argv[2:]], TARGETS[sys.argv[1]])
 atheris.Fuzz()
