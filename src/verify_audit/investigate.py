@@ -12,6 +12,8 @@ from verify_audit.host import questions as ask
 from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.host.questions import Host
 from verify_audit.rules.actor import Actors
+from verify_audit.rules.interface import Rule
+from verify_audit.rules.nested import NestedEngines
 from verify_audit.rules.picture import Picture
 from verify_audit.rules.registry import RULES
 
@@ -28,15 +30,31 @@ def investigate(
     The others are only looked at for what they tell of the wanted ones.
     """
     picture = Picture(host)
-    actors = Actors(picture)
-    rules = [rule(picture, actors) for rule in RULES]
+    rules = _rules(picture)
     concerned = [(event, rule) for event in events for rule in rules if rule.applies(event)]
-    for rule in rules:
-        rule.survey([event for event, its in concerned if its is rule and _is_here(event.node, host)])
+    here = {
+        rule.name: [event for event, its in concerned if its is rule and _is_here(event.node, host)]
+        for rule in rules
+    }
+
+    def surveyed(rules: list[Rule]) -> list[Rule]:
+        for rule in rules:
+            rule.survey(here[rule.name])
+        return rules
+
+    surveyed(rules)
+    nested = NestedEngines(picture, lambda inner: surveyed(_rules(inner)))
     for event, rule in concerned:
         if wanted(event):
-            here = _is_here(event.node, host)
-            yield rule.judge(event) if here else _foreign(event, rule.name, host)
+            if _is_here(event.node, host):
+                yield nested.reconsider(event, rule.judge(event))
+            else:
+                yield _foreign(event, rule.name, host)
+
+
+def _rules(picture: Picture) -> list[Rule]:
+    actors = Actors(picture)
+    return [rule(picture, actors) for rule in RULES]
 
 
 def unobservable(host: ask.AskedOnce) -> list[Unobservable]:

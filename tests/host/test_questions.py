@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from tests.made_up import process
 from verify_audit.host import questions as ask
 from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
-from verify_audit.host.questions import TOPICS, AskedOnce, Question, never_asked
+from verify_audit.host.questions import TOPICS, AskedOnce, Fact, Inside, Question, never_asked
 
 WHERE = Provenance("made up", "asked", 1.0)
 
@@ -50,6 +51,7 @@ def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
         ask.FIREWALL,
         ask.packet_sockets(1),
         ask.BOOT,
+        ask.NESTED,
         ask.life("1" * 64),
         ask.link("eth0"),
         ask.link_at(2),
@@ -74,3 +76,20 @@ def test_what_was_never_asked_is_unobservable_and_says_what_to_do() -> None:
     assert "not recorded" in answer.reason
     assert "--save-host" in answer.remedy
     assert never_asked(ask.ENGINE, "x", 5.0).provenance.query == "engine"
+
+
+def test_another_engine_of_the_host_is_asked_what_depends_on_the_engine() -> None:
+    asked: list[Question[Any]] = []
+
+    class Asked:
+        def ask(self, question: Question[Fact]) -> Observation[Fact]:
+            asked.append(question)
+            return never_asked(question, "test", 5.0)
+
+    inside = Inside(Asked(), process(4711))
+    of_engine: tuple[Question[Any], ...] = (ask.DAEMON, ask.life("x"), ask.link("eth0"))
+    of_host: tuple[Question[Any], ...] = (ask.BOOT, ask.process(1), ask.container_firewall(1))
+    for question in (*of_engine, *of_host):
+        inside.ask(question)
+    assert [each.engine for each in asked] == ["4711.47110"] * 3 + [""] * 3
+    assert [each.topic for each in asked[:3]] == ["daemon", "life", "link"]

@@ -144,6 +144,8 @@ class Lab:
         self.kin = kin
         self.engine: subprocess.Popen[bytes] | None = None
         self.socket = directory / "docker.sock"
+        self.asked = self.socket  # what the program is told to ask
+        self.engine_options: tuple[str, ...] = ()
         self.bin = directory / "bin"
         self.tools = directory / "tools"
         self._devices = {"docker0"}
@@ -328,6 +330,7 @@ class Lab:
             f"--exec-root={self.directory / 'exec'}",
             f"--pidfile={self.directory / 'docker.pid'}",
             f"--host=unix://{self.socket}",
+            *self.engine_options,
         )
         with (self.directory / "dockerd.log").open("ab") as out:
             self.engine = self.popen(*inside(self.kind.root, self.directory, command), stdout=out, stderr=out)
@@ -402,6 +405,10 @@ class Lab:
         self._devices |= set(self.links())
         return self._devices
 
+    def adopt(self, *devices: str) -> None:
+        """Count interfaces of another namespace as ours."""
+        self._devices.update(devices)
+
     @contextlib.contextmanager
     def stretch(self) -> Iterator[Stretch]:
         """What happens meanwhile: filled with the flagged events that are ours when the block ends."""
@@ -435,7 +442,7 @@ class Lab:
 
     def judge_file(self, path: Path, *options: str, timeout: float = 60) -> Judgement:
         """Run the program on a log file."""
-        command = program("--format", "jsonl", "--docker-host", f"unix://{self.socket}", *options, str(path))
+        command = program("--format", "jsonl", "--docker-host", f"unix://{self.asked}", *options, str(path))
         return judged(self.inside(*command), timeout)
 
 

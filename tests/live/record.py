@@ -108,12 +108,12 @@ def record_sample(directory: Path, lab: Lab, state: Played, events: Sequence[Log
 
 
 def truth(state: Played, events: Sequence[LogEvent]) -> dict[str, str]:
-    """What really caused each event: docker or other."""
+    """What really caused each event: docker, nested-docker or other."""
     found = {}
     for event in events:
         expected = state.expectation(event)
         if expected is not None and expected.cause is not None:
-            found[event.id] = "docker" if expected.cause == "docker" else "other"
+            found[event.id] = expected.cause if expected.cause in ("docker", "nested-docker") else "other"
     return found
 
 

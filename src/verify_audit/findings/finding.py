@@ -11,9 +11,10 @@ from verify_audit.findings.verdict import Verdict
 
 
 class CauseKind(StrEnum):
-    """What kind of thing caused the event, as far as it is known."""
+    """What kind of thing caused the event, as far as it is known. docker is the engine that was asked."""
 
     DOCKER = "docker"
+    NESTED_DOCKER = "nested-docker"
     PROCESS = "process"
     CONTAINER = "container"
     KERNEL = "kernel"

@@ -57,10 +57,14 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The process that holds the other end of our connection to the API socket."""
+    """The process that holds the other end of our connection to the API socket, and is an engine if it says so.
+
+    is_init: it is the first of a pid namespace, so that every orphan there becomes a child of it.
+    """
 
     process: Process
     how: str
+    is_init: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +243,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Upper:
-    """An interface that stands on another one. nsid: the namespace that it is in, None for this one."""
+    """An interface that stands on another one.
+
+    nsid: the namespace that it is in, None for this one. where: the same in words, where it is known.
+    """
 
     link: Link
     nsid: int | None
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

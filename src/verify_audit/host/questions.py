@@ -31,10 +31,14 @@ Fact = TypeVar("Fact")
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[Fact]):
-    """What is asked (`topic`), of which thing (`subject`, empty where there is only one)."""
+    """What is asked (`topic`), of which thing (`subject`, empty where there is only one).
+
+    engine: whom it is asked of; empty for the engine of the host, else as `Inside` has it.
+    """
 
     topic: str
     subject: str = ""
+    engine: str = ""
 
 
 ENGINE: Question[Engine] = Question("engine")
@@ -44,6 +48,8 @@ NETWORKS: Question[tuple[Network, ...]] = Question("networks")
 HISTORY: Question[History] = Question("history")
 FIREWALL: Question[Firewall] = Question("firewall")
 BOOT: Question[Boot] = Question("boot")
+NESTED: Question[tuple[Process, ...]] = Question("nested")
+"""The processes inside containers that go by the name of an engine."""
 
 
 def life(container_id: str) -> Question[Life]:
@@ -100,6 +106,7 @@ TOPICS: dict[str, Any] = {
     "firewall": Firewall,
     "packet-sockets": PacketSockets,
     "boot": Boot,
+    "nested": tuple[Process, ...],
     "life": Life,
     "link": Link,
     "link-at": Link,
@@ -118,6 +125,24 @@ class Host(Protocol):
     def ask(self, question: Question[Fact]) -> Observation[Fact]:
         """The answer. Never raises: what cannot be looked at is Unobservable."""
         ...  # pragma: no cover
+
+
+_WHOEVER_IS_ASKED = ("boot", "container-firewall", "nested", "process")
+"""The topics on which all engines of a host get the same answer."""
+
+
+class Inside:
+    """A host as another engine of it sees it, one that runs in this process."""
+
+    def __init__(self, host: Host, process: Process) -> None:
+        self._host = host
+        self._engine = f"{process.identity.pid}.{process.identity.start_ticks}"
+
+    def ask(self, question: Question[Fact]) -> Observation[Fact]:
+        """The answer for that engine."""
+        if question.topic in _WHOEVER_IS_ASKED:
+            return self._host.ask(question)
+        return self._host.ask(Question(question.topic, question.subject, self._engine))
 
 
 class AskedOnce:

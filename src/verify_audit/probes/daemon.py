@@ -24,6 +24,7 @@ from typing import Any
 
 from verify_audit.host.facts import Daemon, Process
 from verify_audit.probes.netlink import NETLINK_SOCK_DIAG, NLM_F_DUMP, NetlinkError, request
+from verify_audit.probes.pid_namespace import is_init
 from verify_audit.probes.processes import holders, read_file, read_process
 from verify_audit.probes.pyroute2_parts import decoded, part, reading
 
@@ -87,7 +88,7 @@ def find_daemon(path: str, timeout: float) -> Daemon:
                     if pids
                     else "no process that can be looked into holds the API socket"
                 )
-            return Daemon(read_process(pids[0]), how)
+            return Daemon(read_process(pids[0]), how, is_init(pids[0]))
     except NetlinkError as error:
         raise DaemonError(f"sock_diag: {error}") from error
     except OSError as error:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from verify_audit.host.facts import Daemon, Link, PacketSockets, Peer, Product, Stack
+from verify_audit.host.facts import Daemon, Life, Link, PacketSockets, Peer, Product, Stack
 from verify_audit.host.firewall import Firewall
 from verify_audit.host.observation import Absent, Observation, Observed, Provenance, Unobservable
 from verify_audit.host.questions import (
@@ -51,6 +52,7 @@ from verify_audit.probes.namespace import (
     within,
 )
 from verify_audit.probes.netlink import NetlinkError
+from verify_audit.probes.pid_namespace import InnerPids
 from verify_audit.probes.processes import boot, read_process
 from verify_audit.probes.sniffers import sockets_that_hear
 from verify_audit.probes.stack import read_stack
@@ -69,13 +71,15 @@ class LiveHost:
     """
 
     def __init__(self, docker_host: str, timeout: float = 5.0) -> None:
-        self._docker_host = docker_host
+        self._docker_host = self._name = docker_host
         self._timeout = timeout
         self._api = EngineApi(docker_host, timeout)
         self._engine_failure: EngineError | None = None
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._ahead: dict[Question[Any], Future[Any]] = {}
         self._worker: threading.Thread | None = None
+        self._pids: InnerPids | None = None
+        self._nested_hosts: dict[str, LiveHost] = {}
         self._names_asked = 0
         self._names: Observation[frozenset[str]] | None = None
 
@@ -86,6 +90,8 @@ class LiveHost:
 
     def ask(self, question: Question[Fact]) -> Observation[Fact]:
         """The answer of the live host."""
+        if question.engine:
+            return self._inside(question.engine).ask(Question(question.topic, question.subject))
         if question.topic in _ENGINE_TOPICS:
             return self._from_engine(question)
         return cast(
@@ -138,7 +144,7 @@ class LiveHost:
                 raise DaemonError(
                     "its process cannot be told from here: we are in a pid namespace of our own"
                 )
-            return self._proven(find_daemon(self._socket_path(), self._timeout))
+            return self._proven(self._find_daemon())
         if self._engine_failure is not None:
             # One that failed to answer once is not waited for again with each question.
             raise self._engine_failure
@@ -153,7 +159,7 @@ class LiveHost:
                 case "history":
                     return self._api.history(self._daemon_started_at())
                 case _:
-                    return self._api.life(question.subject)
+                    return self._as_we_count(self._api.life(question.subject))
         except GoneError:
             raise
         except EngineError as error:
@@ -173,12 +179,29 @@ class LiveHost:
         prove(daemon.process, root)
         return daemon
 
-    def _daemon_started_at(self) -> float | None:
+    def _find_daemon(self) -> Daemon:
+        return find_daemon(self._socket_path(), self._timeout)
+
+    def _found_daemon(self) -> Daemon | None:
+        """The daemon, when it has been asked for and found."""
         asked = self._ahead.get(DAEMON)
         if asked is None or not asked.done() or asked.exception() is not None:
             return None
         daemon: Daemon = asked.result()[0]
-        return daemon.process.started_at
+        return daemon
+
+    def _daemon_started_at(self) -> float | None:
+        daemon = self._found_daemon()
+        return daemon.process.started_at if daemon is not None else None
+
+    def _as_we_count(self, life: Life) -> Life:
+        """The engine's word with our pid for its, which differ where it is in another pid namespace."""
+        daemon = self._found_daemon()
+        if daemon is None or not life.pid:
+            return life
+        if self._pids is None:
+            self._pids = InnerPids(daemon.process.identity.pid)
+        return replace(life, pid=self._pids.ours(life.pid))
 
     def _socket_path(self) -> str:
         scheme, _, path = self._docker_host.partition("://")
@@ -189,7 +212,7 @@ class LiveHost:
     def _engine_provenance(self, topic: str, question: Question[Any], at: float) -> Provenance:
         return Provenance(
             "UNIX sock_diag and /proc" if question == DAEMON else "Docker API",
-            topic.format(subject=question.subject, host=self._docker_host),
+            topic.format(subject=question.subject, host=self._name),
             at,
         )
 
@@ -198,7 +221,7 @@ class LiveHost:
         of_process = isinstance(error, DaemonError) and not nobody_there
         return Unobservable(
             self._engine_provenance(topic, question, time.time()),
-            f"{self._docker_host}: {error}",
+            f"{self._name}: {error}",
             (getattr(error, "remedy", "") or _BE_ROOT) if of_process else _START_ENGINE,
         )
 
@@ -321,6 +344,22 @@ class LiveHost:
             return Absent(provenance, str(error))
         except OSError as error:
             return Unobservable(provenance, error.strerror or str(error), _BE_ROOT)
+
+    def _nested(self, _: str) -> Observation[Any]:
+        provenance = Provenance("/proc", "/proc/*/comm, /proc/*/cgroup", time.time())
+        if not initial_pid_namespace():
+            return Unobservable(provenance, "we are in a pid namespace of our own", _BE_ROOT)
+        from verify_audit.probes.nested import find_nested
+
+        return Observed(find_nested(), provenance)
+
+    def _inside(self, key: str) -> LiveHost:
+        """The host as the engine of that key sees it."""
+        if key not in self._nested_hosts:
+            from verify_audit.probes.nested import NestedHost
+
+            self._nested_hosts[key] = NestedHost(key, self._timeout)
+        return self._nested_hosts[key]
 
     def _boot(self, _: str) -> Observation[Any]:
         provenance = Provenance("/proc", "/proc/sys/kernel/random/boot_id, CLOCK_BOOTTIME", time.time())

@@ -31,6 +31,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     query: str
     at: float
     subject: str = ""
+    engine: str = ""
     fact: Any = None
     text: str = ""
     remedy: str = ""
@@ -58,7 +59,7 @@ class RecordedHost:
 def dump(answers: Mapping[Question[Any], Observation[Any]], recorded_at: float) -> str:
     """The file for these answers, as text."""
     listed = [_written(question, answer) for question, answer in answers.items()]
-    listed.sort(key=lambda answer: (answer.topic, answer.subject))
+    listed.sort(key=lambda answer: (answer.engine, answer.topic, answer.subject))
     # json, not msgspec: a name may hold bytes that are no UTF-8, kept as lone surrogates.
     return json.dumps(msgspec.to_builtins(_File(SCHEMA, recorded_at, listed)), indent=1) + "\n"
 
@@ -87,7 +88,7 @@ def parse(text: str, name: str) -> RecordedHost:
         if file.schema != SCHEMA:
             raise RecordingError(f"{name} is a recorded host of form {file.schema!r}, not {SCHEMA!r}")
         answers: dict[Question[Any], Observation[Any]] = {
-            Question(answer.topic, answer.subject): _read(answer) for answer in file.answers
+            Question(answer.topic, answer.subject, answer.engine): _read(answer) for answer in file.answers
         }
     except (ValueError, KeyError, RecursionError) as error:
         raise RecordingError(f"{name} is no recorded host: {error}") from error
@@ -97,7 +98,13 @@ def parse(text: str, name: str) -> RecordedHost:
 def _written(question: Question[Any], answer: Observation[Any]) -> _Answer:
     provenance = answer.provenance
     written = _Answer(
-        question.topic, "", provenance.source, provenance.query, provenance.at, question.subject
+        question.topic,
+        "",
+        provenance.source,
+        provenance.query,
+        provenance.at,
+        question.subject,
+        question.engine,
     )
     match answer:
         case Observed():

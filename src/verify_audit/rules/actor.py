@@ -99,6 +99,13 @@ class Actors:
         if pid not in (call.pid, call.ppid):
             return None
         itself = call.pid == pid
+        if not itself and picture.adopts_orphans:
+            return self._uncertain(
+                call,
+                picture.daemon,
+                f"{_named(call)} is a child of the engine, which is the first process of its pid namespace, "
+                "where every orphan becomes one",
+            )
         exe = _text(call.exe)
         if picture.is_other_product:
             product = picture.engine.fact.product if isinstance(picture.engine, Observed) else ""
@@ -181,13 +188,14 @@ class Actors:
         """The actor when it, or its parent, still lives to be looked at."""
         picture, process = self._picture, seen.fact
         name = f"{_named(call)}{', ' + relation + who(process) if relation else ''}"
-        if process.container_id is not None:
-            ref = picture.container_ref(process.container_id)
-            known = process.container_id in picture.container_by_id
+        container = picture.container_of(process)
+        if container is not None:
+            ref = picture.container_ref(container)
+            known = container in picture.container_by_id
             where = (
                 f"container {ref.name or short(ref.id)}"
                 if ref and known
-                else f"a container ({short(process.container_id)})"
+                else f"a container ({short(container)})"
             )
             return self._other(
                 Relation.CONTAINER, call, seen, f"{name}, inside {where}", ref if known else None

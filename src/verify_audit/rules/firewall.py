@@ -175,16 +175,13 @@ class FirewallRule(Rule):
         ):
             case.proves(Step.ACTOR, f"the pid in {query} is the engine's, {who(process)}", daemon)
             return True
-        if (
-            process.container_id is None
-            and self.picture.is_docker
-            and self.picture.descends_from_engine(process)
-        ):
+        container = self.picture.container_of(process)
+        if container is None and self.picture.is_docker and self.picture.descends_from_engine(process):
             case.proves(Step.ACTOR, f"{who(process)} descends from the engine", living)
             return True
         if not self.picture.is_docker:
             return False
-        ref = self.picture.container_ref(process.container_id) if process.container_id else None
+        ref = self.picture.container_ref(container) if container else None
         inside = f", inside container {ref.name or short(ref.id)}" if ref else ""
         kind = CauseKind.CONTAINER if ref else CauseKind.PROCESS
         text = f"{who(process)}{inside}"

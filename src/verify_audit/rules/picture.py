@@ -6,6 +6,7 @@ Nothing here weighs anything; that is for the rules.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,8 @@ from verify_audit.host.facts import (
 from verify_audit.host.observation import Absent, Observation, Observed, Unobservable
 from verify_audit.host.questions import Host
 from verify_audit.rules.layout import Layout
+
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 START_SLACK = 1.0
 """Seconds by which a process may seem to have started after it acted: the start time is counted from
@@ -125,9 +128,25 @@ class Picture:
         started = self.daemon.fact.process.started_at
         return started if started <= time + START_SLACK else None
 
+    def container_of(self, process: Process) -> str | None:
+        """The container that a process is in; an engine inside a container is in none of its own."""
+        own = self.daemon.fact.process.container_id if isinstance(self.daemon, Observed) else None
+        if process.container_id is None or process.container_id != own:
+            return process.container_id
+        for line in process.cgroup.splitlines():
+            below = _CONTAINER.findall(line.partition(own)[2])
+            if below:
+                return str(below[0])
+        return None
+
+    @cached_property
+    def adopts_orphans(self) -> bool:
+        """Whether to be a child of the engine proves nothing: every orphan of its pid namespace becomes one."""
+        return isinstance(self.daemon, Observed) and self.daemon.fact.is_init
+
     def descends_from_engine(self, process: Process) -> bool:
-        """Whether the engine is among the living ancestors of a process."""
-        if not isinstance(self.daemon, Observed):
+        """Whether the engine is among the living ancestors of a process, and started it."""
+        if not isinstance(self.daemon, Observed) or self.adopts_orphans:
             return False
         engine = self.daemon.fact.process.identity
         return any(ancestor.identity == engine for ancestor in self.ancestry(process))
