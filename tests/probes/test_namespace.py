@@ -29,7 +29,7 @@ def test_the_namespace_of_no_process() -> None:
 
 
 def test_a_pid_that_was_used_again_leads_nowhere() -> None:
-    with pytest.raises(NamespaceError, match="is not in the network namespace that it was in"):
+    with pytest.raises(NamespaceError, match=f"process {os.getpid()} is not the one that it was"):
         within(os.getpid(), 1, lambda: pytest.fail("looked in the wrong namespace"))
 
 

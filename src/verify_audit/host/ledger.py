@@ -184,7 +184,9 @@ def _passed_down(link: Link) -> tuple[int, int]:
 def _upper_text(upper: Upper) -> str:
     link = upper.link
     mode = f" in mode {link.mode}" if link.mode else ""
-    where = "" if upper.nsid is None else f", in the network namespace with nsid {upper.nsid}"
+    where = upper.where
+    if not where and upper.nsid is not None:
+        where = f", in the network namespace with nsid {upper.nsid}"
     return f"the {link.kind or 'interface'} {link.name}{mode} that stands on it{where}"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
@@ -50,6 +51,14 @@ def within(pid: int, netns: int, look: Callable[[], Answer], timeout: float = 10
     netns is the inode number that the namespace must have, so that a pid used again by another process
     leads nowhere. Raises NamespaceError, and whatever `look` raises.
     """
+    return through(f"/proc/{pid}/ns/net", netns, look, f"the network namespace of process {pid}", timeout)
+
+
+def through(
+    door: str, netns: int, look: Callable[[], Answer], name: str = "", timeout: float = 10.0
+) -> Answer:
+    """The same by a file that leads to the namespace. name: how to speak of it, when not by that file."""
+    name = name or f"the network namespace at {door}"
     if own_netns() == netns:
         return look()
     outcome: list[Answer] = []
@@ -57,7 +66,7 @@ def within(pid: int, netns: int, look: Callable[[], Answer], timeout: float = 10
 
     def enter_and_look() -> None:
         try:
-            _enter(pid, netns)
+            _enter(door, netns, name)
             outcome.append(look())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
             failure.append(error)
@@ -68,21 +77,38 @@ def within(pid: int, netns: int, look: Callable[[], Answer], timeout: float = 10
     if failure:
         raise failure[0]
     if not outcome:
-        raise NamespaceError(f"looking in the network namespace of process {pid} took over {timeout:g} s")
+        raise NamespaceError(f"looking in {name} took over {timeout:g} s")
     return outcome[0]
 
 
-def _enter(pid: int, netns: int) -> None:
+@contextmanager
+def opened(door: str, netns: int, name: str) -> Iterator[int]:
+    """A descriptor on the namespace. Raises NamespaceError where the file leads to anything else.
+
+    It is only opened once it is known to be that: a file of a container's may be a pipe or a device.
+    """
     try:
-        descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        place = os.open(door, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        raise NamespaceError(f"the network namespace of process {pid}: {error.strerror}") from error
+        raise NamespaceError(f"{name}: {error.strerror}") from error
     try:
-        if os.fstat(descriptor).st_ino != netns:
-            raise NamespaceError(f"process {pid} is not in the network namespace that it was in")
+        found, kind = os.fstat(place), os.stat("/proc/self/ns/net").st_dev
+        if (found.st_ino, found.st_dev) != (netns, kind):
+            raise NamespaceError(f"{name} is not the one that it was")
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NamespaceError(f"{name}: {error.strerror}") from error
+    finally:
+        os.close(place)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _enter(door: str, netns: int, name: str) -> None:
+    with opened(door, netns, name) as descriptor:
         # os.setns exists from Python 3.12 on.
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(descriptor, _CLONE_NEWNET):
-            raise NamespaceError(f"setns to process {pid}: {os.strerror(ctypes.get_errno())}")
-    finally:
-        os.close(descriptor)
+            raise NamespaceError(f"setns to {name}: {os.strerror(ctypes.get_errno())}")

@@ -51,6 +51,20 @@ class SocketEntry:
     filter: int | None = None
     whole: bool = True
 
+    def held_by(self, holders: tuple[Process, ...]) -> PacketSocket:
+        """The socket with the processes that have it open."""
+        return PacketSocket(
+            self.inode,
+            self.ifindex,
+            self.protocol,
+            self.uid,
+            self.memberships,
+            holders,
+            self.addresses,
+            self.whole,
+            self.filter,
+        )
+
 
 def read_packet_sockets(show: int = _SHOW_INFO | _SHOW_MEMBERSHIPS) -> list[bytes]:
     """The kernel's list for the calling thread's network namespace. Raises NetlinkError."""
@@ -87,30 +101,12 @@ def sockets_that_hear(ifindex: int) -> tuple[PacketSocket, ...]:
         or any(ifindex == index for index, _ in each.addresses)
         or not each.whole
     ]
-    return with_holders(entries)
-
-
-def with_holders(entries: Iterable[SocketEntry]) -> tuple[PacketSocket, ...]:
-    """The sockets with the processes that have them open."""
-    entries = tuple(entries)
     found = open_sockets(each.inode for each in entries) if entries else {}
-    return tuple(
-        PacketSocket(
-            each.inode,
-            each.ifindex,
-            each.protocol,
-            each.uid,
-            each.memberships,
-            _processes(found[each.inode]),
-            each.addresses,
-            each.whole,
-            each.filter,
-        )
-        for each in entries
-    )
+    return tuple(each.held_by(living(found[each.inode])) for each in entries)
 
 
-def _processes(pids: Iterable[int]) -> tuple[Process, ...]:
+def living(pids: Iterable[int]) -> tuple[Process, ...]:
+    """The processes of these pids that still live."""
     found = []
     for pid in pids:
         try:

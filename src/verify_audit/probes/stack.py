@@ -23,8 +23,8 @@ from verify_audit.probes.links import (
 )
 from verify_audit.probes.netlink import NetlinkError
 
-_NOT_BELOW = ("veth", "netkit")
-"""Kinds whose IFLA_LINK is their other end."""
+ALONE = ("veth", "netkit")
+"""Kinds that stand on nothing: their IFLA_LINK is their other end."""
 
 
 def read_stack(ifindex: int) -> Stack:
@@ -63,4 +63,4 @@ def own_nsid() -> int | None:
 
 def stands_on(link: Link, ifindex: int, nsid: int | None) -> bool:
     """Whether an interface stands on that one, whose namespace is nsid where this was asked."""
-    return link.kind not in _NOT_BELOW and (link.peer_ifindex, link.peer_nsid) == (ifindex, nsid)
+    return link.kind not in ALONE and (link.peer_ifindex, link.peer_nsid) == (ifindex, nsid)
