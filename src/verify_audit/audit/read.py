@@ -53,10 +53,12 @@ def records(chunks: Iterable[bytes]) -> Iterator[Record | Unparsed]:
 
 
 def events(chunks: Iterable[bytes], losses: Losses) -> Iterator[Event]:
-    """The flagged events of a log, in the order of their first records. What was lost is in `losses`."""
-    for event in assemble(records(chunks), losses):
-        if flagged(event):
-            yield event
+    """The flagged events of a log, in the order of their ids. What was lost is in `losses`.
+
+    A log need not have that order: CPUs take numbers at the same time, and files may be named in any order.
+    """
+    found = [event for event in assemble(records(chunks), losses) if flagged(event)]
+    yield from sorted(found, key=lambda event: event.event_id)
 
 
 _TOO_LONG = f"longer than {MAX_LINE} bytes"
