@@ -402,6 +402,20 @@ def test_a_routed_port_is_let_in_and_not_forwarded(version: str) -> None:
     )
 
 
+@pytest.mark.parametrize("version", ["20.10.24", "26.1.5", "28.0.0", "28.0.1", "28.5.2"])
+def test_up_to_28_0_0_a_network_is_isolated_in_the_family_that_it_has_no_addresses_of_too(
+    version: str,
+) -> None:
+    """Seen on 20.10.24 and 26.1.5 with --ip6tables, and on 28.5.2."""
+    without = expected_rules(version, [], [])
+    new = [rule for rule in expected_rules(version, [network()], []) if rule not in without]
+    isolating = {(rule.chain, rule.required) for rule in new if rule.family == "ip6"}
+    stages = {("DOCKER-ISOLATION-STAGE-1", False), ("DOCKER-ISOLATION-STAGE-2", False)}
+    assert isolating & stages == (stages if parse_version(version) < (28, 0, 1) else set())
+    inside = expected_rules(version, [network(internal=True)], [])
+    assert not [rule for rule in inside if rule.family == "ip6" and rule.network_id]
+
+
 def test_29_native_trusted_interfaces_are_one_nameless_set() -> None:
     trusting = network(trusted_host_interfaces="eth0:eth1")
     rules = expected_rules("29.1.0", [trusting], [container()], firewall="nftables")

@@ -1,8 +1,9 @@
 """Which rules of a firewall are Docker's, and which only look like it.
 
 What is looked at: every rule in a chain or table of Docker's, every rule that leads into one (an element
-of a verdict map is such a rule), and every rule anywhere that equals one of Docker's. All else is somebody else's business. A rule is Docker's when
-it is one that this version of Docker makes for what it runs now, to the letter, and no oftener.
+of a verdict map is such a rule), and every rule anywhere that equals one of Docker's. All else is somebody
+else's business. A rule is Docker's when it is one that this version of Docker makes for what it runs now,
+to the letter, and no oftener.
 
 Blind spots: a hand-made rule that equals a missing one of Docker's passes for it; so does one for a port
 of Swarm's or of a container on an overlay network with another address of docker_gwbridge, since the
@@ -80,14 +81,14 @@ def attribute(firewall: Firewall, expected: Sequence[ExpectedRule], version: str
             if found.many or times[rule.backend, found] == 1:
                 explained.append((rule, found))
                 continue
-        if found is not None or _concerns_docker(version, rule):
+        if found is not None or concerns_docker(version, rule):
             unexplained.append(rule)
     there = {found for _, found in times}
     return Attribution(
         tuple(explained),
         tuple(unexplained),
         tuple(rule for rule in expected if rule.required and rule not in there),
-        tuple(chain for chain in firewall.chains if _is_foreign(version, chain)),
+        tuple(chain for chain in firewall.chains if is_foreign(version, chain)),
     )
 
 
@@ -102,13 +103,15 @@ def explain_spec(
     )
 
 
-def _concerns_docker(version: str, rule: FirewallRule) -> bool:
+def concerns_docker(version: str, rule: FirewallRule) -> bool:
+    """Whether a rule is in a chain or table of Docker's, or leads into one, by name."""
     if rule.table in _NATIVE_TABLES:
         return True
     names = (rule.chain, rule.spec.target)
     return any(looks_like_docker_chain(name) or is_docker_chain(version, rule.table, name) for name in names)
 
 
-def _is_foreign(version: str, chain: Chain) -> bool:
+def is_foreign(version: str, chain: Chain) -> bool:
+    """Whether a chain bears Docker's name, or is in a table of its, and this version never makes it."""
     known = chain.family in ("ip", "ip6") and is_docker_chain(version, chain.table, chain.name)
     return not known and (chain.table in _NATIVE_TABLES or looks_like_docker_chain(chain.name))

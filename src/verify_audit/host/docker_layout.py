@@ -125,8 +125,8 @@ def expected_rules(
     rules = [rule for family in layout.families() for rule in layout.base(family, bridges)]
     for bridge in bridges:
         for family in layout.families():
-            if bridge.subnet(family):
-                rules += layout.network(family, bridge, bridges)
+            with_addresses = layout.network if bridge.subnet(family) else layout.network_without
+            rules += with_addresses(family, bridge, bridges)
     overlays = {network.id for network in networks if network.driver == "overlay"}
     gateway = next((bridge for bridge in bridges if bridge.network.name == SWARM_GATEWAY), None)
     for container in containers:

@@ -98,6 +98,7 @@ FORWARD_CHAIN = (28, 0, 1)
 RAW_PER_ENDPOINT = (28, 2, 0)
 NO_USER_RETURN = (28, 2, 0)
 V29 = (29, 0, 0)  # DOCKER-INTERNAL, no SKIP DNAT
+ISOLATED_BY_FAMILY = (28, 0, 1)  # before, in the family that a network has no addresses of as well
 INTERNAL6 = (24, 0, 0)  # internal networks: other rules for IPv6
 
 _OPTION = "com.docker.network.bridge."
@@ -182,6 +183,13 @@ class Layout:
     def network(self, family: str, bridge: Bridge, bridges: Sequence[Bridge]) -> Iterator[ExpectedRule]:
         """What a bridge network has; bridges are all of them."""
         raise NotImplementedError
+
+    def network_without(
+        self, family: str, bridge: Bridge, bridges: Sequence[Bridge]
+    ) -> Iterator[ExpectedRule]:
+        """What it has in a family of which it has no addresses."""
+        del family, bridge, bridges
+        return iter(())
 
     def _endpoint(self, place: Place) -> Iterator[ExpectedRule]:
         raise NotImplementedError

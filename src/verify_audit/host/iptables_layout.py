@@ -11,6 +11,7 @@ from verify_audit.host.expected import (
     FORWARD_CHAIN,
     INTERNAL6,
     IP6TABLES,
+    ISOLATED_BY_FAMILY,
     LOOPBACK,
     NO_USER_RETURN,
     RAW_PER_ENDPOINT,
@@ -70,7 +71,7 @@ class IptablesLayout(Layout):
 
     def base(self, family: str, bridges: Sequence[Bridge]) -> Iterator[ExpectedRule]:
         forward = (family, "filter", "FORWARD")
-        because = "Docker starts"
+        because = "the daemon itself, from its start on"
         # Up to 27 the first bridge network brings the jumps, from 28 the daemon's start.
         any_bridge = self._at >= V28 or bool(bridges)
         any_outward = self._at >= V28 or any(not bridge.internal for bridge in bridges)
@@ -209,6 +210,16 @@ class IptablesLayout(Layout):
         if self._proxy is not False and self._at < V29 and (bridge.masquerade or routed):
             required = bool(self._proxy) and bridge.masquerade and nat
             yield rule((family, "nat", "DOCKER"), f"-i {name} -j RETURN", required)
+
+    def network_without(
+        self, family: str, bridge: Bridge, bridges: Sequence[Bridge]
+    ) -> Iterator[ExpectedRule]:
+        """Isolation only (isolateNetwork)."""
+        if self._at >= ISOLATED_BY_FAMILY or bridge.internal:
+            return
+        because = f"network {bridge.network.name} on {bridge.name}"
+        for place, words in self._isolation(family, bridge, bridges):
+            yield self._rule(place, words, because, bridge=bridge, required=False)
 
     def _internal(self, family: str, bridge: Bridge) -> Iterator[tuple[tuple[str, str, str], str]]:
         if self._at >= V29:

@@ -82,7 +82,7 @@ class NativeLayout(Layout):
 
     def base(self, family: str, bridges: Sequence[Bridge]) -> Iterator[ExpectedRule]:
         del bridges
-        because = "Docker starts"
+        because = "the daemon itself, from its start on"
         for chain, field, vmap in (
             ("filter-FORWARD", "oifname", "filter-forward-in-jumps"),
             ("filter-FORWARD", "iifname", "filter-forward-out-jumps"),
