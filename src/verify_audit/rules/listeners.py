@@ -67,14 +67,22 @@ class Listeners:
         """Who else than a bridge and packet sockets holds promiscuous mode; and whether all can be seen."""
         held = self.ledger(link.fact)
         by_hand = f"ip -d link show dev {quote(device)} | grep promiscuity; verify-audit sniffers"
-        others = [hold.text for hold in held.holds if hold.holder not in (Holder.MASTER, Holder.SOCKET)]
-        if held.count > held.least and others:
+        others = [
+            hold.text for hold in held.holds if hold.holder in (Holder.UPPER, Holder.ADDRESS) and hold.most
+        ]
+        if others and held.count > sum(hold.least for hold in held.holds if hold.holder is not Holder.UPPER):
             case.notes(
                 Step.LISTENERS,
                 f"promiscuous mode is held {held.count} times on {device}; it may be held by {'; '.join(others)}",
                 link,
                 by_hand,
             )
+        if link.fact.master is not None:
+            # Elsewhere it may be what the record is of.
+            case.warnings += [
+                f"{hold.text} holds promiscuous mode on {device} now, {_UNRECORDED}"
+                for hold in held.unexplained
+            ]
         if held.remainder:
             case.warnings.append(
                 f"promiscuous mode is held {held.count} times on {device}, and all that can be seen here account for "
