@@ -40,6 +40,7 @@ class Relation(StrEnum):
     CONTAINER = "inside a container"
     OTHER = "another process"
     UNCERTAIN = "gone, and not to be told from what it left"
+    UNSEEN = "could not be looked up"
     UNRECORDED = "not recorded"
 
 
@@ -172,7 +173,8 @@ class Actors:
             return self._for_docker(call, parent, engine_acts_itself) or self._living(
                 call, parent, "child of "
             )
-        return self._gone(event, recorded, call, engine_acts_itself, own)
+        unseen = next((each for each in (own, parent) if isinstance(each, Unobservable)), None)
+        return self._gone(event, recorded, call, engine_acts_itself, unseen)
 
     def _for_docker(self, call: Syscall, seen: Observed[Process], engine_acts_itself: bool) -> Actor | None:
         """firewalld sets rules for Docker and for others: to be it, or to be called so, is enough for doubt."""
@@ -224,6 +226,8 @@ class Actors:
             )
         if not picture.is_docker:
             return self._unknown_engine(call, seen, f"{name} is alive")
+        if not picture.ancestry_seen(process):
+            return self._uncertain(call, seen, f"{name} is alive, but not all of its ancestors could be seen")
         line = " <- ".join(
             f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)]
         )
@@ -235,13 +239,15 @@ class Actors:
         recorded: Observed[Record],
         call: Syscall,
         engine_acts_itself: bool,
-        own: Observation[Process],
+        unseen: Unobservable | None,
     ) -> Actor:
         picture = self._picture
         name = _named(call)
-        if not isinstance(picture.daemon, Observed) or picture.is_other_product:
+        if not picture.is_docker or not isinstance(picture.daemon, Observed):
             return self._unknown_engine(call, recorded, f"{name} has ended")
         if not picture.ran_at(event.time):
+            if unseen is not None:
+                return self._unseen(call, recorded, unseen)
             reason = "the engine has been restarted since, so an older one may have been it"
             return self._uncertain(call, recorded, f"{name} has ended, and {reason}")
         engine = picture.daemon.fact.process
@@ -255,10 +261,16 @@ class Actors:
                 Relation.OTHER, call, recorded, name, None,
                 f"login uid {_login(call.auid)}, session {_login(call.ses)} are not those that the engine's inherit",
             )  # fmt: skip
-        if isinstance(own, Unobservable):
-            actor = self._uncertain(call, recorded, f"{name} could not be looked up")
-            return actor._replace(missing=(missing("the process that acted", own),))
+        if unseen is not None:
+            return self._unseen(call, recorded, unseen)
         return self._uncertain(call, recorded, f"{name} and its parent {call.ppid} have ended")
+
+    def _unseen(self, call: Syscall, source: Observation[Any], unseen: Unobservable) -> Actor:
+        """An actor that may live: what it left does not speak for the engine then."""
+        actor = self._uncertain(
+            call, source, f"{_named(call)} or its parent {call.ppid} could not be looked up"
+        )
+        return actor._replace(relation=Relation.UNSEEN, missing=(missing("the process that acted", unseen),))
 
     def _unknown_engine(self, call: Syscall, source: Observation[Any], name: str) -> Actor:
         """An actor that may be the engine, for all that is known of that."""

@@ -56,8 +56,9 @@ class Case:
     def disproves(
         self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
     ) -> None:
-        """Something else did it. Where the engine is known to have acted this is only a doubt."""
-        weight = Weight.SUPPORTING if self.actor.is_docker else Weight.DECISIVE
+        """Something else did it. Where the engine acted, or what may be it, this is only a doubt."""
+        engines = any(piece.bearing is Bearing.FOR for piece in self.actor.evidence)
+        weight = Weight.SUPPORTING if engines else Weight.DECISIVE
         self._say(Bearing.AGAINST, weight, step, statement, source, by_hand, raw)
 
     def notes(

@@ -179,7 +179,7 @@ class FirewallRule(Rule):
         if container is None and self.picture.is_docker and self.picture.descends_from_engine(process):
             case.proves(Step.ACTOR, f"{who(process)} descends from the engine", living)
             return True
-        if not self.picture.is_docker:
+        if not self.picture.is_docker or (container is None and not self.picture.ancestry_seen(process)):
             return False
         ref = self.picture.container_ref(container) if container else None
         inside = f", inside container {ref.name or short(ref.id)}" if ref else ""

@@ -162,6 +162,11 @@ class Picture:
             found.append(process)
         return found
 
+    def ancestry_seen(self, process: Process) -> bool:
+        """Whether no ancestor of a process is one that could not be looked at."""
+        eldest = [process, *self.ancestry(process)][-1]
+        return eldest.ppid <= 1 or not isinstance(self.host.ask(ask.process(eldest.ppid)), Unobservable)
+
     # Containers and networks
 
     @cached_property

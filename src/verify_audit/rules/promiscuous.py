@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
+from typing import Any
 
 from verify_audit.audit.decode import Promiscuous, packet_membership, promiscuous
 from verify_audit.audit.record import Event
@@ -25,7 +26,7 @@ from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import apart, short
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Container, EngineEvent, Network
-from verify_audit.host.observation import Observed, Unobservable
+from verify_audit.host.observation import Observation, Observed, Unobservable
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
@@ -228,13 +229,14 @@ class PromiscuousRule(Rule):
         by_hand = f"docker inspect -f '{{{{.State.StartedAt}}}}' {short(container.id)}"
         started = life.fact.started_at if isinstance(life, Observed) else None
         if isinstance(self.picture.history, Unobservable):
+            # They may speak against it, and then the start settles nothing.
             case.could_not_see("the engine's events", self.picture.history)
-        else:
-            case.lacks(
-                "the engine's events of that time",
-                "the engine keeps its last 256 events, and none from before its own start",
-                _SOONER,
-            )
+            return
+        case.lacks(
+            "the engine's events of that time",
+            "the engine keeps its last 256 events, and none from before its own start",
+            _SOONER,
+        )
         if life is None or started is None:
             return
         if -STARTED_EARLY <= started - event.time <= STARTED_LATE:
@@ -291,24 +293,34 @@ class PromiscuousRule(Rule):
         if case.actor.is_docker:
             case.warnings.append(f"the device is now {place.standing.value}: {place.reason}")
             return
-        if isinstance(place.link, Observed):
-            for connect in connects:
-                life = self.picture.host.ask(ask.life(connect.container_id))
-                pid = life.fact.pid if isinstance(life, Observed) else 0
-                nsid = self.picture.host.ask(ask.nsid_of(pid)) if pid else None
-                if isinstance(nsid, Observed) and nsid.fact == place.link.fact.peer_nsid:
-                    case.doubts(
-                        Step.DEVICE,
-                        f"its other end is in container {short(connect.container_id)}, which was being connected "
-                        "then, but has an address that the engine did not give it",
-                        place.peer or place.link,
-                    )
-                    return
+        link, looked = place.link, list[Observation[Any]]((self.picture.history,))
+        for connect in connects:
+            life = self.picture.host.ask(ask.life(connect.container_id))
+            looked.append(life)
+            if not isinstance(life, Observed) or not life.fact.pid:
+                continue
+            nsid = self.picture.host.ask(ask.nsid_of(life.fact.pid))
+            looked.append(nsid)
+            if isinstance(nsid, Observed) and isinstance(link, Observed) and nsid.fact == link.fact.peer_nsid:
+                case.doubts(
+                    Step.DEVICE,
+                    f"its other end is in container {short(connect.container_id)}, which was being connected "
+                    "then, but has an address that the engine did not give it",
+                    place.peer or link,
+                )
+                return
+        unseen = next((each for each in looked if isinstance(each, Unobservable)), None)
+        if unseen is not None:
+            case.could_not_see("whether the engine was connecting a container with it", unseen)
+            case.doubts(
+                Step.DEVICE, f"it is a port of a Docker bridge, but {place.reason}", place.peer or link
+            )
+            return
         case.other = Cause(CauseKind.UNKNOWN, "whoever put it on Docker's bridge by hand")
         case.disproves(
             Step.DEVICE,
             f"it is a port of a Docker bridge that Docker did not put there: {place.reason}",
-            place.peer or place.link,
+            place.peer or link,
             "bridge link; docker network inspect",
         )
 
@@ -320,6 +332,9 @@ class PromiscuousRule(Rule):
         if case.actor.is_docker:
             case.warnings.append(f"{device} has been moved since: {place.reason or place.standing.value}")
             self._only_times(case, connects, device, "connected", "to")
+        elif place.standing is Standing.OTHER_BRIDGE and isinstance(self.picture.history, Unobservable):
+            case.could_not_see("whether the engine was connecting a container with it", self.picture.history)
+            case.doubts(Step.DEVICE, place.reason, place.bridge or link)
         elif place.standing is Standing.OTHER_BRIDGE and not connects:
             bridge = place.bridge.fact.name if isinstance(place.bridge, Observed) else "another"
             case.other = Cause(CauseKind.UNKNOWN, f"whoever put it on the bridge {bridge}")
