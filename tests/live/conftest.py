@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,9 +16,13 @@ import pytest
 from tests.live.engines import KINDS, Kind
 from tests.live.lab import Lab, Machine, cannot_run, lab, machine
 from tests.live.pool import Pool, pool
-from tests.live.table import Row, table
+from tests.live.table import Tally, table
 
-ROWS: list[Row] = []
+SCORE = "VERIFY_AUDIT_SCORE"
+"""Set by `scripts/score`, to a file for the score in JSON or to nothing: then the exit status is the score's."""
+
+TALLY = Tally()
+_FEW = 100
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,14 +69,29 @@ def nft_lab(live_machine: Machine) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def rows() -> list[Row]:
+def tally() -> Tally:
     """Where tests put what was expected and what they got."""
-    return ROWS
+    return TALLY
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """For scripts/score, which asks whether verdicts were wrong and not whether tests failed."""
+    file = os.environ.get(SCORE)
+    if file is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        score = TALLY.score()
+        if file:
+            Path(file).write_text(json.dumps(score.as_json(), indent=1) + "\n", encoding="utf-8")
+        session.exitstatus = score.exit_status
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of verdicts."""
-    if ROWS:
+    """The verdicts: counted, and row by row when there are few."""
+    rows = TALLY.rows
+    if rows and len(rows) <= _FEW:
         terminalreporter.section("verdicts on a live engine")
-        for line in table(ROWS):
+        for line in table(rows):
+            terminalreporter.write_line(line)
+    if rows or TALLY.unplayed:
+        terminalreporter.section("score")
+        for line in TALLY.score().lines():
             terminalreporter.write_line(line)

@@ -16,7 +16,8 @@ from tests.live.lab import Judgement, Lab
 from tests.live.play import Expected, Played, Scenario, played
 from tests.live.pool import Pool
 from tests.live.scenarios import SCENARIOS
-from tests.live.table import Row
+from tests.live.score import INCONCLUSIVE, OTHER, Case, Said, cause_of
+from tests.live.table import Row, Tally
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,19 @@ CASES = [(scenario, kind) for kind in KINDS for scenario in SCENARIOS if scenari
 @pytest.mark.parametrize(
     ("scenario", "kind"), CASES, ids=[f"{scenario.slug}-{kind.name}" for scenario, kind in CASES]
 )
-def test_verdicts(outcomes: Outcomes, scenario: Scenario, kind: Kind, rows: list[Row]) -> None:
+def test_verdicts(outcomes: Outcomes, scenario: Scenario, kind: Kind, tally: Tally) -> None:
     """The events are those that the scenario declares, and each is judged as it says."""
     if lacks := scenario.lacks():
+        tally.unplayed.append(f"{scenario.name}, {kind.name}: not installed: {', '.join(lacks)}")
         pytest.skip(f"not installed: {', '.join(lacks)}")
-    outcome = outcomes[scenario, kind].result()
-    rows += outcome.rows
+    try:
+        outcome = outcomes[scenario, kind].result()
+    except Exception as error:
+        tally.unplayed.append(f"{scenario.name}, {kind.name}: {error}")
+        raise
+    tally.rows += outcome.rows
+    if not outcome.rows:
+        tally.unplayed.append(f"{scenario.name}, {kind.name}: {'; '.join(outcome.wrong)}")
     if outcome.wrong:
         pytest.fail("\n".join(outcome.wrong), pytrace=False)
 
@@ -95,44 +103,33 @@ def check_run(state: Played, judgement: Judgement) -> list[str]:
 
 def _judged_by_row(state: Played, judgement: Judgement, lab: Lab, rows: list[Row]) -> list[str]:
     wrong: list[str] = []
-    foreign = state.foreign
     for one in state.expected:
-        got, faults = [], []
+        said, faults = [], []
         for event in state.events:
             if state.expectation(event) is one:
                 findings = judgement.of(event)
-                got += [found["verdict"] for found in findings]
+                said += [Said.of(found) for found in findings] or [
+                    Said(INCONCLUSIVE, reasons=("no finding",))
+                ]
                 faults += check(event, one, findings, lab.bare)
         rows.append(
             Row(
-                state.scenario.name,
-                lab.engine_name,
-                lab.backend,
-                not lab.bare,
-                one.what,
+                _case(state, lab, one.what, cause_of(one.cause), said),
                 one.allowed(lab.bare),
-                got,
                 not faults,
-                foreign,
+                0 if rows else state.foreign,
             )
         )
-        foreign = 0
         wrong += faults
     if not state.expected:
         rows.append(
-            Row(
-                state.scenario.name,
-                lab.engine_name,
-                lab.backend,
-                not lab.bare,
-                "none",
-                frozenset(),
-                [],
-                judgement.status == 3,
-                foreign,
-            )
+            Row(_case(state, lab, "none", OTHER, []), frozenset(), judgement.status == 3, state.foreign)
         )
     return wrong
+
+
+def _case(state: Played, lab: Lab, what: str, cause: str, said: list[Said]) -> Case:
+    return Case(state.scenario.name, lab.engine_name, lab.backend, not lab.bare, what, cause, tuple(said))
 
 
 def check(event: LogEvent, one: Expected, findings: list[dict[str, Any]], bare: bool) -> list[str]:
