@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from tests.probe_samples import reply
 from verify_audit.host.facts import Link, Peer
-from verify_audit.probes.links import parse_link, parse_nsid, parse_peer, read_link, read_nsid
+from verify_audit.probes.links import (
+    parse_addresses,
+    parse_hooked,
+    parse_link,
+    parse_nsid,
+    parse_peer,
+    read_link,
+    read_nsid,
+)
 from verify_audit.probes.namespace import own_netns
 from verify_audit.probes.netlink import NetlinkError
 
@@ -133,3 +141,58 @@ def test_an_index_that_no_interface_can_have_is_a_netlink_error(ifindex: int) ->
 def test_a_pid_that_no_process_can_have_is_a_netlink_error(pid: int) -> None:
     with pytest.raises(NetlinkError):
         read_nsid(pid)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def neighbour(ifindex: int, flags: int, address: bytes, *more: bytes) -> bytes:
+    body = struct.pack("=BxxxiHBB", 7, ifindex, 0x80, flags, 0) + attribute(2, address) + b"".join(more)
+    return struct.pack("=IHHII", 16 + len(body), 28, 0, 1, 0) + body
+
+
+def test_unicast_addresses_beside_its_own() -> None:
+    """Not those of a group, not what a bridge has learned there, not those of another interface."""
+    listed = [
+        neighbour(3, 2, bytes.fromhex("021122334455")),
+        neighbour(3, 2, bytes.fromhex("333300000001")),
+        neighbour(3, 0, bytes.fromhex("0242ac110002"), attribute(9, struct.pack("=I", 2))),
+        neighbour(4, 2, bytes.fromhex("021122334466")),
+        neighbour(3, 2, b""),
+    ]
+    assert parse_addresses(listed, 3) == ("02:11:22:33:44:55",)
+    with pytest.raises(NetlinkError):
+        parse_addresses([listed[0][:20]], 3)
+
+
+def test_interfaces_with_filters() -> None:
+    def queue(ifindex: int, kind: bytes) -> bytes:
+        return b"\0" * 16 + struct.pack("=BxxxiIII", 0, ifindex, 0, 0, 0) + attribute(1, kind)
+
+    assert parse_hooked([queue(2, b"noqueue\0"), queue(3, b"clsact\0"), queue(4, b"ingress\0")]) == {3, 4}
+    with pytest.raises(NetlinkError):
+        parse_hooked([b"\0" * 20])
+
+
+def macvlan(mode: int, flags: int, kind: bytes = b"macvlan\0") -> bytes:
+    details = attribute(1, kind) + attribute(
+        2, attribute(1, struct.pack("=I", mode)) + attribute(2, bytes([flags, 0]))
+    )
+    parts = attribute(3, b"m0\0") + attribute(30, struct.pack("=I", 0)) + attribute(18, details)
+    return b"\0" * 16 + struct.pack("=BxHiII", 0, 1, 9, 1, 0) + parts
+
+
+def test_the_mode_of_a_macvlan() -> None:
+    passthru = parse_link(macvlan(8, 1), NETNS)
+    assert (passthru.kind, passthru.mode, passthru.spares_promiscuity) == ("macvlan", "passthru", True)
+    assert (parse_link(macvlan(4, 0), NETNS).mode, parse_link(macvlan(4, 0), NETNS).spares_promiscuity) == (
+        "bridge",
+        False,
+    )
+    assert parse_link(macvlan(8, 1, b"vlan\0"), NETNS).mode == ""
+
+
+def test_a_reply_without_the_count_is_no_device_that_is_not_promiscuous() -> None:
+    with pytest.raises(NetlinkError, match="has no promiscuity"):
+        parse_link(b"\0" * 32 + attribute(3, b"v0\0"), NETNS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.probe_samples import replies
 from verify_audit.probes.netlink import NetlinkError
-from verify_audit.probes.sniffers import SocketEntry, parse_packet_sockets, read_packet_sockets
+from verify_audit.probes.sniffers import SocketEntry, parse_listed, parse_packet_sockets, read_packet_sockets
 
 
 def test_tcpdump_on_a_bridge_and_on_all_interfaces() -> None:
@@ -54,3 +54,29 @@ def test_a_cut_or_changed_reply_is_read_or_a_netlink_error(data: st.DataObject) 
 
 def test_the_kernel_gives_its_list() -> None:
     parse_packet_sockets(read_packet_sockets())
+
+
+def test_what_is_in_a_namespaces_table() -> None:
+    table = (
+        b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"
+        b"000000007d4a73d2 3      3    0003   3     1 0      0      3506537\n"
+        b"00000000709e3dcf 2      3    0000   0     0 0      0      3506542\n"
+    )
+    assert parse_listed(table) == {3506537, 3506542}
+    assert parse_listed(table.splitlines()[0]) == frozenset()
+
+
+@pytest.mark.parametrize("table", [b"", b"sk RefCnt\n", b"Inode\nx y z\n"])
+def test_what_is_no_such_table_is_not_an_empty_one(table: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_listed(table)
+
+
+def test_a_membership_for_an_address_and_a_filter() -> None:
+    reply = replies("packet sockets")[0]
+    membership = struct.pack("=IIHH32s", 2, 1, 3, 6, b"\2\0\0\0\0\7")
+    parts = (
+        struct.pack("=HH", 4 + len(membership), 1) + membership + struct.pack("=HH", 4 + 24, 7) + b"\0" * 24
+    )
+    (entry,) = parse_packet_sockets([reply[:32] + parts])
+    assert (entry.memberships, entry.addresses, entry.filter) == ((), ((2, "02:00:00:00:00:07"),), 3)

@@ -187,11 +187,14 @@ def read_queues() -> list[bytes]:
 def parse_hooked(replies: list[bytes]) -> frozenset[int]:
     """The interfaces on which tc(8) filters may stand that see each packet: clsact or ingress. NetlinkError."""
     try:
-        return frozenset(
-            struct.unpack_from("=i", reply, 16 + 4)[0]
+        kinds = [
+            (
+                struct.unpack_from("=i", reply, 16 + 4)[0],
+                _word(dict(attributes(reply, 16 + 20)).get(_TCA_KIND)),
+            )
             for reply in replies
-            if _word(dict(attributes(reply, 16 + 20)).get(_TCA_KIND)) in ("clsact", "ingress")
-        )
+        ]
+        return frozenset(ifindex for ifindex, kind in kinds if kind in ("clsact", "ingress"))
     except struct.error as error:
         raise NetlinkError(0, f"the kernel's list of queueing disciplines cannot be read: {error}") from error
 
