@@ -159,7 +159,7 @@ def test_a_passthru_child_and_one_that_spares_the_parent() -> None:
         sh("ip link set m0 up")
         held = look("v0")
         agrees(held, 1)
-        assert [hold.text for hold in held.holds] == ["the macvlan m0 in mode passthru that stands on it"]
+        assert [hold.text for hold in held.holds] == ["the macvlan m0, which stands on it in mode passthru"]
         sh("ip link set m0 promisc on")
         agrees(look("v0"), device("v0").promiscuity)
         sh(

@@ -147,7 +147,7 @@ def test_a_macvlan_in_another_namespace_explains_its_parent() -> None:
             ]
             assert (parent.ledger.count, parent.ledger.least, parent.unexplained) == (1, 1, False)
             (hold,) = parent.ledger.holds
-            assert hold.text.startswith("the macvlan m0 in mode passthru that stands on it of process")
+            assert hold.text.startswith("the macvlan m0 of process")
 
     in_a_namespace(act)
 

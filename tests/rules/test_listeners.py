@@ -113,7 +113,7 @@ def test_a_macvlan_on_the_device_is_named() -> None:
     above = Upper(link("mv0", 40, kind="macvlan", mode="passthru", peer_ifindex=VETH), 3)
     finding = judged(promiscuity=2, stack=seen(replace(NOTHING, uppers=(above,))))
     assert finding.verdict is Verdict.INCONCLUSIVE
-    assert any("mv0 in mode passthru" in piece.statement for piece in finding.evidence)
+    assert any("which stands on it in mode passthru" in piece.statement for piece in finding.evidence)
     assert finding.warnings == ()
 
 

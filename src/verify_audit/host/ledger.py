@@ -183,11 +183,11 @@ def _passed_down(link: Link) -> tuple[int, int]:
 
 def _upper_text(upper: Upper) -> str:
     link = upper.link
-    mode = f" in mode {link.mode}" if link.mode else ""
     where = upper.where
     if not where and upper.nsid is not None:
-        where = f", in the network namespace with nsid {upper.nsid}"
-    return f"the {link.kind or 'interface'} {link.name}{mode} that stands on it{where}"
+        where = f" in the network namespace with nsid {upper.nsid}"
+    mode = f" in mode {link.mode}" if link.mode else ""
+    return f"the {link.kind or 'interface'} {link.name}{where}, which stands on it{mode}"
 
 
 def _addresses(link: Link, sockets: tuple[PacketSocket, ...] | None, stack: Stack) -> list[Hold]:
