@@ -182,15 +182,7 @@ class Lab:
             self.stop_engine(with_containers=True)
         if self._monitor is not None:
             end(self._monitor)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            left = self.kin.living()
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-                    os.kill(pid, signal.SIGCONT)
-            with contextlib.suppress(TimeoutError):
-                wait_until(partial(self._reaped, left), "processes of the lab to end", 5)
-                break
+        self.end_all(self.kin.living())
         for mount in _mounts_below(self.directory):
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
@@ -199,6 +191,18 @@ class Lab:
         left_over += [str(path) for path in (self.directory, Path("/run/netns", self.name)) if path.exists()]
         if left_over:
             raise RuntimeError(f"the lab {self.name} left behind: {', '.join(left_over)}")
+
+    def end_all(self, pids: set[int]) -> None:
+        """End these processes of ours."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = pids & self.kin.living()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                    os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(TimeoutError):
+                wait_until(partial(self._reaped, left), "processes of the lab to end", 5)
+                break
 
     def _reaped(self, pids: set[int]) -> bool:
         for pid in pids:

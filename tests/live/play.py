@@ -38,7 +38,7 @@ class Expected:
     Which: rule and `device` or `table`, `enters`, `command` (the comm), `pids` of those who acted and, where
     there are companions, `exe` and `title` (the command line); patterns for the whole. There must be `least` to `most`.
     What: the verdicts allowed, with companions and bare; and with companions, or when confirmed, the
-    kind of cause, the container's name, network and bridge.
+    kind of cause, the container's name, network and bridge, and with companions what it looks like.
     """
 
     what: str
@@ -59,6 +59,7 @@ class Expected:
     container: str | None = None
     network: str | None = None
     bridge: str | None = None
+    looks_like: str | None = None
 
     def allowed(self, bare: bool) -> frozenset[str]:
         """The verdicts that are right."""
@@ -288,6 +289,7 @@ def attack_on_link(
     container: str | None = None,
     pid: int | None = None,
     most: int = 1,
+    looks_like: str | None = None,
 ) -> Expected:
     """An interface made promiscuous by somebody else."""
     return Expected(
@@ -302,6 +304,7 @@ def attack_on_link(
         container=container,
         cause_pid=pid,
         most=most,
+        looks_like=looks_like,
     )
 
 
@@ -315,15 +318,20 @@ def attack_on_rules(
     container: str | None = None,
     pids: frozenset[int] | None = None,
     least: int = 1,
+    title: str = ".*",
+    verdict: frozenset[str] = REFUTED,
+    looks_like: str | None = None,
 ) -> Expected:
     """A firewall changed by somebody else."""
     return Expected(
         what,
-        REFUTED,
+        verdict,
         bare,
         "firewall",
         table=table,
         command=command,
+        title=title,
+        looks_like=looks_like,
         cause=cause,
         container=container,
         pids=pids,

@@ -165,7 +165,9 @@ def _wanted(one: Expected, name: str, bare: bool, found: dict[str, Any]) -> Any:
 
 def _wrong_parts(one: Expected, found: dict[str, Any]) -> list[str]:
     container, network, cause = found["container"] or {}, found["network"] or {}, found["cause"] or {}
+    likeness = found["looks_like"] or {}
     parts = [
+        ("what it looks like", one.looks_like, likeness.get("software")),
         ("cause kind", one.cause, cause.get("kind")),
         ("cause pid", one.cause_pid, cause.get("pid")),
         ("container", one.container, container.get("name")),

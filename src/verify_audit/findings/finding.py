@@ -56,11 +56,21 @@ class NetworkRef(NamedTuple):
     bridge: str
 
 
+class Likeness(NamedTuple):
+    """What the cause looks like, and by what: "libvirt", "libvirtd, pid 812". By names, so it is a hint and no more."""
+
+    software: str
+    by: str
+
+    def __str__(self) -> str:
+        return f"{self.software} ({self.by})"
+
+
 class Finding(NamedTuple):
     """One event, judged.
 
     warnings are things that a reader must know whatever the verdict is, such as somebody who listens
-    on a device that Docker truly attached.
+    on a device that Docker truly attached. looks_like: only where Docker is not confirmed.
     """
 
     event: Event
@@ -74,3 +84,4 @@ class Finding(NamedTuple):
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[Missing, ...] = ()
     warnings: tuple[str, ...] = ()
+    looks_like: Likeness | None = None

@@ -63,6 +63,8 @@ def finding_line(finding: Finding) -> str:
                 {"what": lack.what, "why": lack.why, "remedy": lack.remedy} for lack in finding.missing
             ],
             "warnings": list(finding.warnings),
+            "looks_like": finding.looks_like
+            and {"software": finding.looks_like.software, "by": finding.looks_like.by},
         }
     )
 

@@ -48,7 +48,7 @@ class Actor(NamedTuple):
     """The process that acted, as far as it is known.
 
     evidence and missing are what this brings to any claim that Docker did it; call is the SYSCALL
-    record, None without one.
+    record, None without one. line: the process that acted, or its parent, and its ancestors, as far as they live.
     """
 
     relation: Relation
@@ -57,6 +57,7 @@ class Actor(NamedTuple):
     missing: tuple[Missing, ...] = ()
     call: Syscall | None = None
     container: ContainerRef | None = None
+    line: tuple[Process, ...] = ()
 
     @property
     def is_docker(self) -> bool:
@@ -161,7 +162,8 @@ class Actors:
         picture = self._picture
         own = picture.host.ask(ask.process(call.pid))
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
-            return self._for_docker(call, own, engine_acts_itself) or self._living(call, own, "")
+            actor = self._for_docker(call, own, engine_acts_itself) or self._living(call, own, "")
+            return actor._replace(line=(own.fact, *picture.ancestry(own.fact)))
         parent = picture.host.ask(ask.process(call.ppid))
         if (
             call.ppid > 1
@@ -170,9 +172,10 @@ class Actors:
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
-            return self._for_docker(call, parent, engine_acts_itself) or self._living(
+            actor = self._for_docker(call, parent, engine_acts_itself) or self._living(
                 call, parent, "child of "
             )
+            return actor._replace(line=(parent.fact, *picture.ancestry(parent.fact)))
         unseen = next((each for each in (own, parent) if isinstance(each, Unobservable)), None)
         return self._gone(event, recorded, call, engine_acts_itself, unseen)
 

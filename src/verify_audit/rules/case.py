@@ -8,10 +8,20 @@ from typing import Any
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
-from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding, NetworkRef, Subject
+from verify_audit.findings.finding import (
+    Cause,
+    CauseKind,
+    ContainerRef,
+    Finding,
+    Likeness,
+    NetworkRef,
+    Subject,
+)
 from verify_audit.findings.verdict import Verdict, decide
+from verify_audit.host.facts import Process
 from verify_audit.host.observation import Observation, Unobservable
 from verify_audit.rules.actor import Actor
+from verify_audit.rules.lookalikes import look_alike
 from verify_audit.rules.statement import evidence, missing
 
 
@@ -19,7 +29,8 @@ from verify_audit.rules.statement import evidence, missing
 class Case:
     """What has been gathered on one event.
 
-    other is the cause that was seen when it was not the recorded actor (a listener, say).
+    line is the process that acted, or its parent, and its ancestors. other is the cause that was seen when it was not
+    the recorded actor (a listener, say). names are what the event touched, by kind: ("chain", "DOCKER-USER").
     """
 
     event: Event
@@ -30,10 +41,13 @@ class Case:
     container: ContainerRef | None = None
     network: NetworkRef | None = None
     other: Cause | None = None
+    names: list[tuple[str, str]] = field(default_factory=list)
+    line: tuple[Process, ...] = ()
 
     def __post_init__(self) -> None:
         self.evidence.extend(self.actor.evidence)
         self.missing.extend(self.actor.missing)
+        self.line = self.actor.line
 
     def supports(
         self, step: Step, statement: str, source: Observation[Any], by_hand: str = "", raw: str = ""
@@ -94,11 +108,15 @@ class Case:
         verdict = decide(self.evidence)
         cause = self._cause(verdict, unknown)
         container = self.container or self.actor.container
+        likeness = None if verdict is Verdict.CONFIRMED else self._likeness(verdict)
+        line = headline(verdict, cause)
+        if likeness is not None and likeness.software.lower() not in line.lower():
+            line += f"; it looks like {likeness}"
         return Finding(
             event=self.event,
             rule=rule,
             verdict=verdict,
-            headline=headline(verdict, cause),
+            headline=line,
             subject=subject,
             cause=cause,
             container=container,
@@ -106,7 +124,18 @@ class Case:
             evidence=tuple(self.evidence),
             missing=tuple(dict.fromkeys(self.missing)) if _open_question(verdict, cause) else (),
             warnings=tuple(self.warnings),
+            looks_like=likeness,
         )
+
+    def _likeness(self, verdict: Verdict) -> Likeness | None:
+        """What it looks like, unless the engine is known to have acted."""
+        if self.actor.is_docker:
+            return None
+        call, other = self.actor.call, self.other
+        program = call.exe.decode("utf-8", "surrogateescape") if call is not None else ""
+        if not program and verdict is Verdict.REFUTED and other is not None:
+            program = other.exe or ""
+        return look_alike(program, self.line, self.names)
 
     def _cause(self, verdict: Verdict, unknown: str) -> Cause:
         match verdict:

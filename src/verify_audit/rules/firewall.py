@@ -20,6 +20,7 @@ from verify_audit.findings.finding import Cause, CauseKind, Finding, Subject
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import apart, clock, short, who
 from verify_audit.host import questions as ask
+from verify_audit.host.docker_commands import never_dockers
 from verify_audit.host.docker_layout import ExpectedRule
 from verify_audit.host.facts import Process
 from verify_audit.host.iptables_command import FirewallCommand
@@ -70,6 +71,7 @@ class FirewallRule(Rule):
         """The event, judged."""
         change = read_change(event)
         case = Case(event, self.actors.of(event, engine_acts_itself=False))
+        case.names = _names(change)
         self._records(case, change)
         if case.actor.relation is Relation.UNRECORDED:
             self._by_pid_alone(case, change)
@@ -186,6 +188,7 @@ class FirewallRule(Rule):
         kind = CauseKind.CONTAINER if ref else CauseKind.PROCESS
         text = f"{who(process)}{inside}"
         case.other = Cause(kind, text, process.identity.pid, process.exe, process.loginuid)
+        case.line = (process, *self.picture.ancestry(process))
         case.container = ref
         case.disproves(Step.ACTOR, f"{text} did it, not the engine", living)
         return True
@@ -199,6 +202,11 @@ class FirewallRule(Rule):
         if self._name_server.explains(case, change):
             return
         self._look_up(case, change)
+        never = never_dockers(command)
+        if never:
+            record = case.event.first("EXECVE") or case.event.first("PROCTITLE") or case.event.records[0]
+            case.disproves(Step.ACTOR, never, from_log(case.event, record))
+            return
         expected = self._layout.explain(command)
         standing = self._layout.live(command)
         if command.action in _ADDING and self._stands_unexplained(command):
@@ -332,6 +340,15 @@ class FirewallRule(Rule):
             case _:
                 why = case.missing[0].why if case.missing else "the evidence contradicts itself"
                 return f"Cannot tell who changed the firewall ({what}): {why}"
+
+
+def _names(change: Change) -> list[tuple[str, str]]:
+    """What a change touched, by its names: tables, and the chain and target of the command."""
+    names = [("table", table) for _, table in change.places]
+    if change.command is not None:
+        target = change.command.spec.target if change.command.spec is not None else ""
+        names += [("chain", name) for name in (change.command.chain, target) if name]
+    return names
 
 
 def _events_by_hand(event: Event) -> str:

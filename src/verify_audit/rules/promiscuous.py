@@ -31,6 +31,7 @@ from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.listeners import Listeners
+from verify_audit.rules.parents import Parents
 from verify_audit.rules.picture import Picture, Place, Standing
 from verify_audit.rules.statement import from_log, quoted
 
@@ -69,6 +70,7 @@ class PromiscuousRule(Rule):
         self._explained: dict[tuple[str, str, float], tuple[str, str]] = {}
         self._left: dict[str, str] = {}
         self._listeners = Listeners(picture)
+        self._parents = Parents(picture, self._listeners)
 
     def applies(self, event: Event) -> bool:
         """Whether the event has such a record."""
@@ -92,6 +94,7 @@ class PromiscuousRule(Rule):
                 continue
             device = change.device.decode("utf-8", "surrogateescape")
             names.append(device)
+            case.names.append(("device", device))
             enters = enters or change.enter
             if change.odd:
                 case.doubts(
@@ -121,7 +124,16 @@ class PromiscuousRule(Rule):
             case.could_not_see(f"where {device} stands", place.unseen)
         if self.picture.is_other_product:
             case.doubts(Step.ENGINE, "what answers the Docker API is not Docker", self.picture.engine)
-        if change.leave:
+        networks = self._parents.networks(device)
+        if (
+            networks
+            and place.standing is Standing.NO_PORT
+            and isinstance(place.link, Observed)
+            and not place.link.fact.asked_promiscuous
+        ):
+            of_parent = self._parents.leave if change.leave else self._parents.enter
+            of_parent(case, networks, place.link, device)
+        elif change.leave:
             self._leave(case, place, device)
         else:
             self._enter(case, place, device)
@@ -132,6 +144,10 @@ class PromiscuousRule(Rule):
         """What is to be seen of the device now, whatever it means for the event."""
         by_hand = f"ip -d link show dev {quote(device)}"
         link = place.link
+        if isinstance(link, Observed):
+            case.names.append(("slave", link.fact.slave_kind))
+        if isinstance(place.bridge, Observed):
+            case.names.append(("bridge", place.bridge.fact.name))
         if not isinstance(link, Observed):
             case.notes(Step.DEVICE, f"{device}: {place.reason}", link, by_hand)
         elif place.standing is Standing.CONTAINERS and place.container and place.network and place.peer:
@@ -352,12 +368,6 @@ class PromiscuousRule(Rule):
                 link,
                 f"ip link show dev {quote(device)}",
             )
-        elif self._macvlan(device) is not None:
-            case.lacks(
-                "whether a macvlan network of Docker's did it",
-                f"network {self._macvlan(device)} has {device} as its parent, which can make that promiscuous",
-                SYSCALL_REMEDY,
-            )
         else:
             own = place.standing is Standing.DOCKER_BRIDGE
             what = "its own bridges" if own else "a device that is on none of its bridges"
@@ -368,13 +378,6 @@ class PromiscuousRule(Rule):
                     "it is promiscuous no more, so whoever did it has ended or undone it",
                     f"{_SOONER}; or {SYSCALL_REMEDY}",
                 )
-
-    def _macvlan(self, device: str) -> str | None:
-        """The name of a Docker network whose parent interface the device is."""
-        for network in self.picture.network_by_id.values():
-            if network.driver in ("macvlan", "ipvlan") and network.option("parent") == device:
-                return network.name
-        return None
 
     def _leave(self, case: Case, place: Place, device: str) -> None:
         event, picture = case.event, self.picture
@@ -529,7 +532,8 @@ class PromiscuousRule(Rule):
         match verdict:
             case Verdict.CONFIRMED:
                 if case.network is not None and not bridge:
-                    return f"Docker put {devices} {did} promiscuous mode{network}{container}{image}"
+                    whose = container.replace(" for ", " and ")
+                    return f"Docker put {devices} {did} promiscuous mode for network {case.network.name}{whose}{image}"
                 how = f"attached {devices} to" if enters else f"took {devices} off"
                 return f"Docker {how} its bridge{bridge}{network}{container}{image}"
             case Verdict.REFUTED:
