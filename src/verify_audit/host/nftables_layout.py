@@ -213,8 +213,9 @@ class NativeLayout(Layout):
                 self._proxy is False and certain,
             )
         if host_ip and family == "ip" and host_ip.startswith("127."):
-            words = f"-p {protocol} -d {host_ip} --dport {port.host_port} ! -i lo -j DROP"
-            yield rule("raw-PREROUTING", words, "DROP REMOTE LOOPBACK", False)
+            words = f"-p {protocol} -d {host_ip} --dport {port.host_port}"
+            yield rule("raw-PREROUTING", f"{words} -i loopback0 -j ACCEPT", "ACCEPT WSL2 LOOPBACK", False)
+            yield rule("raw-PREROUTING", f"{words} ! -i lo -j DROP", "DROP REMOTE LOOPBACK", False)
 
     def _link(self, child: Place, parent: Place, protocol: str, port: int) -> Iterator[ExpectedRule]:
         to = f"-s {parent.address} -d {child.address} --dport {port}"
