@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from verify_audit.audit.record import Event
+from verify_audit.audit.serials import Serials
 from verify_audit.findings.evidence import Missing
 from verify_audit.findings.finding import Cause, CauseKind, Finding, Subject
 from verify_audit.findings.verdict import Verdict
@@ -23,13 +24,18 @@ follow within 1.7 s when many containers start at once."""
 
 
 def investigate(
-    events: Sequence[Event], host: Host, wanted: Callable[[Event], bool] = lambda _: True
+    events: Sequence[Event],
+    host: Host,
+    wanted: Callable[[Event], bool] = lambda _: True,
+    serials: Serials | None = None,
 ) -> Iterator[Finding]:
     """A finding for each wanted event and each rule that it concerns, in the order of the events.
 
-    The others are only looked at for what they tell of the wanted ones.
+    The others are only looked at for what they tell of the wanted ones. serials: which the log holds; without
+    them nothing is confirmed by being counted.
     """
     picture = Picture(host)
+    picture.serials = serials
     rules = _rules(picture)
     concerned = [(event, rule) for event in events for rule in rules if rule.applies(event)]
     here = {

@@ -6,6 +6,7 @@ Read here with a few lines of its own rather than with the program's parser, whi
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -134,6 +135,7 @@ class AuditLog:
         self._file.seek(0, os.SEEK_END)
         self._rest = b""
         self._ahead: list[bytes] = []
+        self._kept: list[bytes] = []
 
     def close(self) -> None:
         """Stop following it."""
@@ -155,7 +157,15 @@ class AuditLog:
         wait_until(marked, f"our mark in {self.path}: is auditd writing?")
         end = next(n for n, line in enumerate(lines) if word.encode() in line)
         self._ahead = lines[end + 1 :]
+        self._kept += lines[: end + 1]
         return lines[:end]
+
+    def since(self, time: float) -> list[bytes]:
+        """The lines up to the last mark that are not older than a time (seconds since the epoch)."""
+        begin = len(self._kept)
+        while begin and _time_of(self._kept[begin - 1]) >= time:
+            begin -= 1
+        return self._kept[begin:]
 
     def _new(self) -> list[bytes]:
         text = self._rest + self._file.read()
@@ -169,6 +179,11 @@ class AuditLog:
         *lines, self._rest = text.split(b"\n")
         lines, self._ahead = self._ahead + lines, []
         return lines
+
+
+def _time_of(line: bytes) -> float:
+    match = _LINE.match(line)
+    return float(match[2]) if match else math.inf
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ from tests.live.auditlog import AuditLog, LogEvent, audit_log, events_in, sort_o
 from tests.live.engines import Kind, inside
 from tests.live.kin import Kin
 
+CONTEXT = 5.0
+"""Seconds of log before what is judged that the program is given with it."""
+
 IMAGE = "busybox:lab"
 TOOLS = "tools:lab"
 """Two images: busybox alone; and the host's tcpdump, iptables, nft and ip with their libraries."""
@@ -441,8 +444,23 @@ class Lab:
     def judge(self, events: Sequence[LogEvent], *options: str, timeout: float = 60) -> Judgement:
         """Run the program on these events, as a user of the engine's host would."""
         path = self.directory / "slice.log"
-        path.write_bytes(b"".join(event.raw for event in events))
-        return self.judge_file(path, *options, timeout=timeout)
+        path.write_bytes(self.host_log(events))
+        span = ["--since", f"{min(event.time for event in events):.3f}"] if events else []
+        return self.judge_file(path, *span, *options, timeout=timeout)
+
+    def host_log(self, events: Sequence[LogEvent]) -> bytes:
+        """The log as the host of these events would have it, from CONTEXT seconds before the first.
+
+        What other hosts wrote meanwhile is replaced, a record for a record, so that no serial is missing.
+        """
+        ours = {event.id: event.raw for event in events}
+        if not events:
+            return b""
+        parts = []
+        for event in events_in(self.log.since(min(each.time for each in events) - CONTEXT)):
+            placeholder = f"type=USER msg=audit({event.id}): pid=0 uid=0 msg='of another host'\n"
+            parts.append(ours.pop(event.id, placeholder.encode()))
+        return b"".join([*parts, *ours.values()])
 
     def judge_file(self, path: Path, *options: str, timeout: float = 60) -> Judgement:
         """Run the program on a log file."""

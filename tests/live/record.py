@@ -90,7 +90,7 @@ def record_sample(directory: Path, lab: Lab, state: Played, events: Sequence[Log
         got = [found["verdict"] for found in live.of(event)]
         if not got or not wanted.issuperset(got):
             return f"LEFT OUT {name}: {event.id} is {got}, not {sorted(wanted)}; {live.stderr}"
-    log = neutral(b"".join(event.raw for event in events), lab)
+    log = neutral(lab.host_log(events), lab)
     host = neutral_host(saved.read_text(), lab)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "event.log").write_bytes(log)

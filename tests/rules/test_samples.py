@@ -46,8 +46,9 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def judged(case: Path) -> list[Finding]:
-    log = events([(case / "event.log").read_bytes()], Losses())
-    return list(investigate(list(log), load(case / "host.json")))
+    losses = Losses()
+    log = list(events([(case / "event.log").read_bytes()], losses))
+    return list(investigate(log, load(case / "host.json"), serials=losses.serials))
 
 
 def named(case: Path) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from verify_audit.audit.parse import Unparsed
 from verify_audit.audit.record import Event, Record
+from verify_audit.audit.serials import Serials
 
 CLOSE_AFTER_MS = 2_000
 """Milliseconds of log time after which nothing more is awaited for an event."""
@@ -43,13 +44,14 @@ REMEMBERED = 16_384
 class Losses:
     """What was read and did not make it into an event. Counts lines.
 
-    samples are the first few, with the reason, cut to 200 bytes.
+    samples are the first few, with the reason, cut to 200 bytes. serials are those that the log holds.
     """
 
     unparsed: int = 0
     late: int = 0
     excess: int = 0
     samples: list[Unparsed] = field(default_factory=list)
+    serials: Serials = field(default_factory=Serials)
 
     @property
     def total(self) -> int:
@@ -140,6 +142,8 @@ class _Assembly:
                 return
             now = record.seconds * 1000 + record.millis
             self._advance(record.node, now)
+            if not record.type.startswith("DAEMON_"):  # auditd counts its own by itself
+                self.losses.serials.add(record.node, record.serial, now)
             group = self.pending[key] = _Group(key, now)
             self.order.append(group)
         elif len(group.records) >= MAX_RECORDS:

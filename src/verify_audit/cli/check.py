@@ -112,7 +112,7 @@ def _judge(
     from verify_audit.investigate import investigate, unobservable
     from verify_audit.reports.summary import Summary
 
-    findings = list(investigate(events, host, asked_for)) if asked_for is not None else []
+    findings = list(investigate(events, host, asked_for, losses.serials)) if asked_for is not None else []
     summary = Summary(unparsed=losses.total, unobservable=unobservable(host))
     summary.count(findings)
     summary.examples = [

@@ -181,7 +181,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """One line of GET /events. container_id and network_id are empty where they do not apply."""
+    """One line of GET /events. container_id and network_id are empty where they do not apply.
+
+    driver: of the network ("bridge", "host", "null"); empty where that was not said.
+    """
 
     at: float
     type: str
@@ -191,6 +194,7 @@ class EngineEvent:
     image: str
     network_id: str
     network_name: str
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -468,6 +468,7 @@ def _event(event: _Event) -> EngineEvent:
         image=attributes.get("image", "") if event.type == "container" else "",
         network_id=actor.id if on_network else "",
         network_name=attributes.get("name", "") if on_network else "",
+        driver=attributes.get("type", "") if on_network else "",
     )
 
 

@@ -20,6 +20,7 @@ from verify_audit.findings.words import clock, short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Daemon, Process
 from verify_audit.host.observation import Observation, Observed, Unobservable
+from verify_audit.rules.attachments import Attachments
 from verify_audit.rules.picture import START_SLACK, Picture
 from verify_audit.rules.statement import evidence, from_log, missing, neutral
 
@@ -75,6 +76,7 @@ class Actors:
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
+        self.attachments = Attachments(picture)
         self._of_engine: dict[bool, Evidence] = {}
 
     def of(self, event: Event, *, engine_acts_itself: bool) -> Actor:
@@ -160,6 +162,9 @@ class Actors:
         self, event: Event, recorded: Observed[Record], call: Syscall, engine_acts_itself: bool
     ) -> Actor:
         picture = self._picture
+        before = self._engine_before(event, recorded, call)
+        if before is not None:
+            return before
         own = picture.host.ask(ask.process(call.pid))
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
             actor = self._for_docker(call, own, engine_acts_itself) or self._living(call, own, "")
@@ -178,6 +183,29 @@ class Actors:
             return actor._replace(line=(parent.fact, *picture.ancestry(parent.fact)))
         unseen = next((each for each in (own, parent) if isinstance(each, Unobservable)), None)
         return self._gone(event, recorded, call, engine_acts_itself, unseen)
+
+    def _engine_before(self, event: Event, recorded: Observed[Record], call: Syscall) -> Actor | None:
+        """The actor where it, or its parent, was the engine that ran before today's."""
+        if self._picture.ran_at(event.time) is not False:
+            return None
+        pid = next(
+            (each for each in (call.pid, call.ppid) if self.attachments.was_engine(each, event.time)), None
+        )
+        if pid is None:
+            return None
+        itself = call.pid == pid
+        did = f"process {pid} did it" if itself else f"the parent process {pid} of what did it"
+        piece = evidence(
+            Bearing.FOR,
+            Weight.DECISIVE,
+            Step.ACTOR,
+            f"{did}: the engine that ran before today's, since around then its records, in a log that lacks none, are "
+            "to the last one the starts and ends of containers that are known",
+            recorded,
+        )
+        text = f"the Docker engine that ran before (pid {pid})"
+        cause = Cause(CauseKind.DOCKER, text, call.pid, _text(call.exe), call.auid)
+        return Actor(Relation.ENGINE if itself else Relation.ENGINES_CHILD, cause, (piece,), (), call)
 
     def _for_docker(self, call: Syscall, seen: Observed[Process], engine_acts_itself: bool) -> Actor | None:
         """firewalld sets rules for Docker and for others: to be it, or to be called so, is enough for doubt."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from verify_audit.audit.serials import Serials
 from verify_audit.findings.finding import ContainerRef, NetworkRef
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import (
@@ -73,10 +74,11 @@ class Place:
 
 
 class Picture:
-    """One host, seen once."""
+    """One host, seen once. serials: what the log holds, None where that is not known."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.serials: Serials | None = None
         self._places: dict[str, Place] = {}
 
     @cached_property

@@ -25,7 +25,7 @@ from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Findin
 from verify_audit.findings.verdict import Verdict
 from verify_audit.findings.words import apart, short
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import Container, EngineEvent, Network
+from verify_audit.host.facts import Container, EngineEvent, Link, Network
 from verify_audit.host.observation import Observation, Observed, Unobservable
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
@@ -77,7 +77,8 @@ class PromiscuousRule(Rule):
         return event.first("ANOM_PROMISCUOUS") is not None
 
     def survey(self, events: Sequence[Event]) -> None:
-        """Each record of this rule stands by itself; what one has explained is remembered as they come."""
+        """Count them. What one has explained is remembered as they are judged."""
+        self.actors.attachments.survey(events)
 
     def judge(self, event: Event) -> Finding:
         """The event, judged: every device in it."""
@@ -368,16 +369,31 @@ class PromiscuousRule(Rule):
                 link,
                 f"ip link show dev {quote(device)}",
             )
+        elif place.standing is Standing.DOCKER_BRIDGE:
+            self._own_bridge(case, device, link)
         else:
-            own = place.standing is Standing.DOCKER_BRIDGE
-            what = "its own bridges" if own else "a device that is on none of its bridges"
-            case.doubts(Step.DEVICE, f"the engine never makes {what} promiscuous", link)
+            case.doubts(
+                Step.DEVICE,
+                "the engine never makes a device that is on none of its bridges promiscuous",
+                link,
+            )
             if not link.fact.promiscuity:
                 case.lacks(
                     "who had made it promiscuous",
                     "it is promiscuous no more, so whoever did it has ended or undone it",
                     f"{_SOONER}; or {SYSCALL_REMEDY}",
                 )
+
+    def _own_bridge(self, case: Case, device: str, link: Observed[Link]) -> None:
+        """The bridge of a Docker network: its ports are made promiscuous, and never the bridge."""
+        case.other = Cause(CauseKind.UNKNOWN, f"whoever listened on {device}")
+        case.disproves(
+            Step.DEVICE,
+            f"{device} is itself the bridge of a Docker network: the engine makes no bridge of its own promiscuous, "
+            "nor does the kernel for it. Somebody listened on it",
+            link,
+            "ss -0 -p -n",
+        )
 
     def _leave(self, case: Case, place: Place, device: str) -> None:
         event, picture = case.event, self.picture
@@ -419,6 +435,8 @@ class PromiscuousRule(Rule):
             )
         elif place.standing is Standing.UNSEEN:
             self._only_times(case, leaves, device, "disconnected", "from")
+        elif place.standing is Standing.DOCKER_BRIDGE and isinstance(place.link, Observed):
+            self._own_bridge(case, device, place.link)
         elif not case.actor.is_docker:
             case.doubts(
                 Step.DEVICE,
@@ -444,6 +462,8 @@ class PromiscuousRule(Rule):
         """The device tells nothing any more; what the engine did around that time still may."""
         picture, event = self.picture, case.event
         by_hand = f"docker events --since {event.time - 5:.0f} --until {event.time + 5:.0f}"
+        if self._count(case, device, enter=verb == "connected"):
+            return
         first = self._next(near, event, device)
         if first is not None:
             container = picture.container_ref(first.container_id)
@@ -484,6 +504,38 @@ class PromiscuousRule(Rule):
             case.lacks(
                 f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}"
             )
+
+    def _count(self, case: Case, device: str, *, enter: bool) -> bool:
+        """Whether the record is accounted for by being one of just as many as the engine had reason for."""
+        if (
+            case.event.first("SYSCALL") is not None
+            or self.picture.place(device).standing is not Standing.GONE
+        ):
+            return False
+        counted = self.actors.attachments.account(case.event, device, enter=enter)
+        if counted is None:
+            return False
+        moment = counted.moment
+        if moment is not None:
+            case.container = self.picture.container_ref(moment.container_id)
+            case.network = self.picture.network_ref(moment.network_id)
+            name = case.container.name or short(case.container.id) if case.container else "a container"
+            did = (
+                f"the engine {moment.verb} container {name}"
+                if moment.verb.endswith("connected")
+                else f"container {name} {moment.verb}"
+            )
+            when = f"{did} {apart(moment.at, case.event.time)} the record"
+        else:
+            when = (
+                f"the engine had {counted.turns} reasons for such records then, and there are {counted.turns}"
+            )
+        case.proves(
+            Step.CONTAINER,
+            f"{when}; the log lacks nothing around it, and no record is left over that could be somebody else's",
+            counted.source,
+        )
+        return True
 
     def _next(self, near: list[EngineEvent], event: Event, device: str) -> EngineEvent | None:
         """Which of the engine's events is the record's: the next that no earlier record has had.
