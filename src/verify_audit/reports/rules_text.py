@@ -59,13 +59,13 @@ def _origin(origin: Origin, done: str, style: str) -> Iterator[Line]:
     event = origin.event
     by = f"may have been {done} by" if origin.doubt else f"{done} by"
     yield Line(
-        f"{_INDENT}{by} ",
-        f"{origin.cause.text}, event {event.id}, {clock(event.time)}"
+        _INDENT,
+        f"{by} {origin.cause.text}, event {event.id}, {clock(event.time)}"
         + (f" ({origin.doubt})" if origin.doubt else ""),
         "" if style else "dim",
     )
     if origin.command and (origin.doubt or done == "removed"):
-        yield Line(f"{_INDENT}with ", origin.command)
+        yield Line(f"{_INDENT}with: ", origin.command)
 
 
 def _closing(inventory: Inventory) -> Iterator[Line]:
@@ -81,7 +81,9 @@ def _closing(inventory: Inventory) -> Iterator[Line]:
         if (count := inventory.count(standing)) or standing is Standing.EXPLAINED
     )
     yield Line(
-        "", f"{number} rule{'' if number == 1 else 's'} of Docker's chains and into them: {counted}", "bold"
+        "",
+        f"{number} rule{'' if number == 1 else 's'} in Docker's chains or leading there: {counted}",
+        "bold",
     )
     if not inventory.logged:
         yield Line("", "there was no audit log to look for events in: name one with --log", "dim")
