@@ -229,6 +229,8 @@ class Layout:
         self, container: Container, containers: Sequence[Container], bridges: Sequence[Bridge]
     ) -> Iterator[ExpectedRule]:
         """The rules for a --link to a container: on the default network without icc, for what it exposes."""
+        if not (container.linked_from and container.exposed):
+            return  # nearly all; to look through all the others for each would take a square of time
         default = [each for each in bridges if each.network.name == "bridge" and not each.icc]
         children = [place for place in self._places(container, default) if place.family == "ip"]
         parents = [
