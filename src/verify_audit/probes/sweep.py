@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from verify_audit.host.facts import Link, PacketSocket, Process, Stack, Upper
 from verify_audit.host.ledger import ledger
@@ -233,14 +234,18 @@ class _Sweep:
 
     def _stack(self, namespace: _Namespace, lower: Link) -> Stack:
         """What stands on an interface, from all namespaces."""
-        place = (namespace.found.netns, lower.ifindex)
-        uppers = [
-            Upper(link, None)
-            for each in self._all.values()
-            for link in each.links or ()
-            if each.below.get(link.ifindex) == place
-        ]
+        uppers = self._uppers.get((namespace.found.netns, lower.ifindex), ())
         return Stack(lower.ifindex, tuple(uppers), namespace.addresses.get(lower.ifindex, ()))
+
+    @cached_property
+    def _uppers(self) -> dict[tuple[int | None, int], list[Upper]]:
+        """The interfaces that stand on another one, by that one."""
+        uppers: dict[tuple[int | None, int], list[Upper]] = {}
+        for namespace in self._all.values():
+            for link in namespace.links or ():
+                if link.ifindex in namespace.below:
+                    uppers.setdefault(namespace.below[link.ifindex], []).append(Upper(link, None))
+        return uppers
 
     def _holders(self) -> dict[int, tuple[Process, ...]]:
         """The processes that hold the packet sockets of all namespaces, by inode."""
