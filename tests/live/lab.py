@@ -149,6 +149,7 @@ class Lab:
         self.socket = directory / "docker.sock"
         self.asked = self.socket  # what the program is told to ask
         self.engine_options: tuple[str, ...] = ()
+        self.engine_starter: tuple[str | Path, ...] = ()  # what its command is given to
         self.bin = directory / "bin"
         self.tools = directory / "tools"
         self._devices = {"docker0"}
@@ -332,6 +333,7 @@ class Lab:
 
     def _run_engine(self) -> None:
         command = (
+            *map(str, self.engine_starter),
             "dockerd",
             f"--data-root={self.directory / 'data'}",
             f"--exec-root={self.directory / 'exec'}",

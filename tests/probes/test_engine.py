@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -177,9 +176,14 @@ def test_only_get_is_asked_and_no_more_than_is_needed(socket_path: Path) -> None
     ]
 
 
-def test_proxies_of_the_user_are_not_asked(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_and_contexts_of_the_user_are_not_asked(
+    socket_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "DOCKER_HOST"):
         monkeypatch.setenv(name, "tcp://127.0.0.1:1")
+    (tmp_path / "config.json").write_text('{"currentContext": "away"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONTEXT", "away")
     assert asked(socket_path, docker(), EngineApi.engine).product is Product.DOCKER
 
 
@@ -325,34 +329,31 @@ def test_an_address_that_is_none(address: str) -> None:
         EngineApi(address, 0.2).engine()
 
 
-def test_nobody_is_followed_elsewhere_and_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as elsewhere,
-        socket.create_server(("127.0.0.1", 0)) as server,
-    ):
+def test_nobody_is_followed_elsewhere_and_no_proxy_is_asked(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         elsewhere.setblocking(False)
-        server.settimeout(5)
         there = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
         monkeypatch.setenv("http_proxy", there)
-        moved = f"HTTP/1.1 302 Found\r\nLocation: {there}/version\r\nContent-Length: 0\r\n\r\n"
-
-        def serve() -> None:
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(moved.encode())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
+        moved = reply(b"", "302 Found", "text/plain", f"Location: {there}/version")
         with (
-            closing(EngineApi(f"tcp://127.0.0.1:{server.getsockname()[1]}", 0.5)) as api,
+            FakeEngine(socket_path, docker(version=moved)) as server,
+            closing(EngineApi(server.address, 0.5)) as api,
             pytest.raises(EngineError, match="TooManyRedirects"),
         ):
             api.engine()
-        thread.join(5)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http", "https", "ssh"])
+def test_an_engine_elsewhere_is_not_asked(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)
+        api = EngineApi(f"{scheme}://127.0.0.1:{elsewhere.getsockname()[1]}", 0.5)
+        with pytest.raises(EngineError, match="only an engine on this host"):
+            api.engine()
         with pytest.raises(BlockingIOError):
             elsewhere.accept()
 

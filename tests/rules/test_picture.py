@@ -25,9 +25,10 @@ from tests.made_up import (
 )
 from verify_audit.findings.finding import ContainerRef, NetworkRef
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import History, Peer, ProcessIdentity, Product
+from verify_audit.host.facts import Daemon, History, Peer, ProcessIdentity, Product
 from verify_audit.host.observation import Observation
 from verify_audit.host.questions import Question
+from verify_audit.probes.processes import container_of
 from verify_audit.rules.picture import START_SLACK, Picture, Standing
 
 VETH = "veth766e490"
@@ -206,3 +207,45 @@ def test_events_that_could_not_be_seen_cover_nothing() -> None:
     assert (found.events, found.covers(NOW, NOW)) == ([], False)
     assert picture().covers(NOW - 1, NOW + 1)
     assert not picture().covers(NOW - 5000, NOW)
+
+
+@pytest.mark.parametrize("product", [Product.PODMAN, Product.UNKNOWN])
+@pytest.mark.parametrize("device", ["veth766e490", "docker0"])
+def test_what_is_no_docker_knows_nothing_of_dockers_bridges(product: Product, device: str) -> None:
+    found = picture({ask.ENGINE: seen(replace(ENGINE, product=product)), ask.NETWORKS: seen(())}).place(
+        device
+    )
+    assert (found.standing, found.unseen) == (Standing.UNSEEN, None)
+    assert "not Docker" in found.reason
+
+
+X, Y = "d" * 64, "e" * 64
+
+
+@pytest.mark.parametrize(
+    ("own", "cgroup", "expected"),
+    [
+        (None, f"0::/docker/{X}", X),
+        (X, f"0::/docker/{X}", None),
+        (X, f"0::/system.slice/docker-{X}.scope/init", None),
+        (X, f"0::/docker/{X}/docker/{Y}", Y),
+        (X, f"0::/system.slice/docker-{X}.scope/system.slice/docker-{Y}.scope", Y),
+        (X, f"9:name=systemd:/docker/{X}\n4:memory:/docker/{X}/docker/{Y}", Y),
+        (X, f"0::/docker/{Y}", Y),
+        (X, "0::/", None),
+    ],
+)
+def test_which_container_a_process_is_in_as_the_engine_counts_them(
+    own: str | None, cgroup: str, expected: str | None
+) -> None:
+    engine = replace(DOCKERD, container_id=own, cgroup=f"0::/docker/{own}")
+    one = process(4711, cgroup=cgroup, container_id=container_of(cgroup))
+    assert picture({ask.DAEMON: seen(Daemon(engine, "how"))}).container_of(one) == expected
+
+
+def test_orphans_are_no_children_of_the_engine() -> None:
+    child = process(4711, ppid=3059)
+    assert picture().descends_from_engine(child)
+    adopting = picture({ask.DAEMON: seen(Daemon(DOCKERD, "how", is_init=True))})
+    assert adopting.adopts_orphans
+    assert not adopting.descends_from_engine(child)

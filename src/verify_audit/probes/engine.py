@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 EVENTS_KEPT = 256
 """How many events the engine keeps: moby daemon/events/events.go, eventsLimit."""
 
+LOCAL = ("unix://", "http+unix://")
+ELSEWHERE = "that is no UNIX socket, and only an engine on this host can be shown to have done it"
+"""What is said of every other address; nothing is sent there."""
+
 _OLDEST, _NEWEST = (1, 24), (1, 52)
 _FIRST_EVENT = 1
 _OK = 200
@@ -131,10 +135,21 @@ class _Sandbox(_Loose):
     sandbox_key: str = ""
 
 
+class _Binding(_Loose):
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class _Publishing(_Loose):
+    port_bindings: dict[str, list[_Binding] | None] | None = None
+    publish_all_ports: bool = False
+
+
 class _Inspected(_Loose):
     id: str
     state: _State
     network_settings: _Sandbox | None = None
+    host_config: _Publishing | None = None
 
 
 class _Pool(_Loose):
@@ -252,6 +267,9 @@ class EngineApi:
 
         if not self._docker_host:
             raise EngineError("no address of an engine was given")  # docker-py would take its default
+        if not self._docker_host.startswith(LOCAL):
+            # docker-py would ask over the network, or start ssh, and nothing could come of it.
+            raise EngineError(ELSEWHERE)
         try:
             # No credentials, proxies or contexts of the user's: only this address.
             connect: Any = docker.APIClient  # its stubs know of whole seconds only
@@ -413,7 +431,23 @@ def parse_life(inspected: _Inspected) -> Life:
         started_at=parse_time(state.started_at),
         finished_at=parse_time(state.finished_at),
         sandbox=inspected.network_settings.sandbox_key if inspected.network_settings else "",
+        bindings=_bindings(inspected.host_config),
     )
+
+
+def _bindings(asked: _Publishing | None) -> tuple[PublishedPort, ...] | None:
+    """The ports that were asked for; None where the image has a say in it, or an entry cannot be read."""
+    if asked is None or asked.publish_all_ports:
+        return None
+    found = []
+    for name, ways in (asked.port_bindings or {}).items():
+        port, _, protocol = name.partition("/")
+        if not (port.isascii() and port.isdigit()):
+            return None
+        for way in ways or [_Binding()]:
+            host_port = int(way.host_port) if way.host_port.isascii() and way.host_port.isdigit() else 0
+            found.append(PublishedPort(protocol or "tcp", int(port), way.host_ip, host_port))
+    return tuple(found)
 
 
 def parse_network(listed: _Network) -> Network:

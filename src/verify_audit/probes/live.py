@@ -33,7 +33,7 @@ from verify_audit.host.questions import (
     Question,
 )
 from verify_audit.probes.daemon import DaemonError, find_daemon, prove
-from verify_audit.probes.engine import EngineApi, EngineError, GoneError
+from verify_audit.probes.engine import ELSEWHERE, LOCAL, EngineApi, EngineError, GoneError
 from verify_audit.probes.firewall import FirewallError, read_firewall
 from verify_audit.probes.links import (
     parse_link,
@@ -204,9 +204,9 @@ class LiveHost:
         return replace(life, pid=self._pids.ours(life.pid))
 
     def _socket_path(self) -> str:
-        scheme, _, path = self._docker_host.partition("://")
-        if scheme not in ("unix", "http+unix") or not path:
-            raise DaemonError(f"{self._docker_host} is not a socket on this host")
+        path = self._docker_host.partition("://")[2]
+        if not self._docker_host.startswith(LOCAL) or not path:
+            raise DaemonError(ELSEWHERE, "name the socket of this host's engine with --docker-host")
         return "/" + path.lstrip("/")
 
     def _engine_provenance(self, topic: str, question: Question[Any], at: float) -> Provenance:

@@ -274,6 +274,12 @@ class Picture:
             return Place(Standing.UNSEEN, link, f"the interface: {link.reason}", unseen=link)
         if isinstance(link, Absent):
             return Place(Standing.GONE, link, "no such interface now")
+        if self.is_other_product:
+            return Place(
+                Standing.UNSEEN,
+                link,
+                "what answers the Docker API is not Docker, and knows none of its bridges",
+            )
         # Without the daemon's process the lists could be those of an engine on another host.
         for needed in (self.daemon, self.networks, self.containers):
             if isinstance(needed, Unobservable):
