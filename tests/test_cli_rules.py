@@ -82,16 +82,15 @@ def test_something_unexplained_and_who_made_it(tmp_path: Path, log: Path) -> Non
 
 
 def test_logs_are_read_from_standard_input_and_one_after_the_other(tmp_path: Path, log: Path) -> None:
-    undone = ADDED.replace(":7)", ":8)").replace(b"-I".hex().upper(), b"-D".hex().upper())
-    host = recorded(tmp_path, HAND)
-    ended = rules(
-        "--host", host, "--log", log, "--log", "-", "--format", "jsonl", "-q", stdin=undone.encode()
-    )
-    assert lines(ended)[0][0]["origin"] is None
-    ended = rules(
-        "--host", host, "--log", "-", "--log", log, "--format", "jsonl", "-q", stdin=undone.encode()
-    )
-    assert lines(ended)[0][0]["origin"]["event"] == "1795436140.000:7"
+    undone = ADDED.replace(":7)", ":8)").replace(b"-I".hex().upper(), b"-D".hex().upper()).encode()
+    options = ("--host", recorded(tmp_path, HAND), "--format", "jsonl", "-q")
+    for logs, event in (
+        (("--log", log), "1795436140.000:7"),
+        (("--log", log, "--log", "-"), None),
+        (("--log", "-"), None),
+    ):
+        (row,), _ = lines(rules(*options, *logs, stdin=undone))
+        assert (row["origin"] and row["origin"]["event"]) == event
 
 
 def test_no_log_is_no_failure_but_one_that_is_named_has_to_be_there(tmp_path: Path) -> None:

@@ -190,8 +190,8 @@ def test_what_was_flushed_is_missing_and_who_did_it(made: Lab, how: str) -> None
         finally:
             made.run("iptables-restore", input=before)
         assert told.rows == told.of("missing")
-        if made.backend == "both":  # the other backend has them still
-            assert (told.status, told.rows) == (0, [])
+        if made.backend == "both" and not told.rows:  # the other backend has them all still
+            assert told.status == 0
             return
         assert told.status == 10
         (done,) = {row["origin"]["event"] for row in told.rows}

@@ -7,7 +7,8 @@ to the letter, and no oftener.
 
 Blind spots: a hand-made rule that equals a missing one of Docker's passes for it; so does one for a port
 of Swarm's or of a container on an overlay network with another address of docker_gwbridge, since the
-engine lists neither. The order of the rules is not looked at.
+engine lists neither. Where both backends hold Docker's rules, one that has gone from the backend in use is
+not missed while the other has it. The order of the rules is not looked at.
 """
 
 from __future__ import annotations
