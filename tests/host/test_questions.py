@@ -52,6 +52,7 @@ def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
         ask.packet_sockets(1),
         ask.BOOT,
         ask.NESTED,
+        ask.is_engine(1),
         ask.life("1" * 64),
         ask.link("eth0"),
         ask.link_at(2),

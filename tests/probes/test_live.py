@@ -116,6 +116,18 @@ def test_one_that_says_that_it_is_no_docker_is_taken_at_its_word(
         assert isinstance(LiveHost(server.address, 5).ask(ask.DAEMON), Observed)
 
 
+def test_whether_a_process_is_an_engine(path: Path) -> None:
+    host, pid = LiveHost(f"unix://{path}"), os.getpid()
+    answer = host.ask(ask.is_engine(pid))
+    assert isinstance(answer, Observed)
+    assert answer.fact is False
+    with database(path.parent):
+        answer = host.ask(ask.is_engine(pid))
+        assert isinstance(answer, Observed)
+        assert answer.fact is True
+    assert isinstance(host.ask(ask.is_engine(4194303)), Unobservable)
+
+
 def test_without_its_process_the_events_reach_only_as_far_as_they_go(path: Path) -> None:
     with FakeEngine(path, docker(), default=reply(b"OK")) as server:
         history = LiveHost(server.address, 5).ask(ask.HISTORY)

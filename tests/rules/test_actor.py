@@ -131,6 +131,16 @@ def test_another_process_that_still_lives() -> None:
     assert found.is_other
 
 
+def test_another_engine_of_the_host_is_named_as_one_if_it_proves_it() -> None:
+    theirs = process(4711, comm="dockerd", exe="/usr/sbin/dockerd")
+    found = actor(OTHER, {ask.process(4711): seen(theirs), ask.is_engine(4711): seen(True)})
+    assert (found.relation, verdict(found)) == (Relation.OTHER, Verdict.REFUTED)
+    assert found.cause.kind is CauseKind.OTHER_DOCKER
+    for proof in (seen(False), unseen(), NOT_THERE):
+        found = actor(OTHER, {ask.process(4711): seen(theirs), ask.is_engine(4711): proof})
+        assert (found.cause.kind, verdict(found)) == (CauseKind.PROCESS, Verdict.REFUTED)
+
+
 def test_one_whose_pid_was_used_again_is_not_looked_at() -> None:
     late = process(4711, started_at=NOW + 30)
     found = actor(OTHER, {ask.process(4711): seen(late)})

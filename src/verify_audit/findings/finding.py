@@ -15,6 +15,7 @@ class CauseKind(StrEnum):
 
     DOCKER = "docker"
     NESTED_DOCKER = "nested-docker"
+    OTHER_DOCKER = "other-docker"
     PROCESS = "process"
     CONTAINER = "container"
     KERNEL = "kernel"

@@ -97,6 +97,11 @@ def process(pid: int) -> Question[Process]:
     return Question("process", str(pid))
 
 
+def is_engine(pid: int) -> Question[bool]:
+    """Whether the living process of that pid proves itself as an engine does, whichever it is."""
+    return Question("is-engine", str(pid))
+
+
 TOPICS: dict[str, Any] = {
     "engine": Engine,
     "daemon": Daemon,
@@ -115,6 +120,7 @@ TOPICS: dict[str, Any] = {
     "nsid": int,
     "container-firewall": Firewall,
     "process": Process,
+    "is-engine": bool,
 }
 """The type of the fact for each topic, for whoever writes answers down and reads them back."""
 
@@ -127,7 +133,7 @@ class Host(Protocol):
         ...  # pragma: no cover
 
 
-_WHOEVER_IS_ASKED = ("boot", "container-firewall", "nested", "process")
+_WHOEVER_IS_ASKED = ("boot", "container-firewall", "is-engine", "nested", "process")
 """The topics on which all engines of a host get the same answer."""
 
 

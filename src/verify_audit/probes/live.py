@@ -361,6 +361,16 @@ class LiveHost:
             self._nested_hosts[key] = NestedHost(key, self._timeout)
         return self._nested_hosts[key]
 
+    def _is_engine(self, pid: str) -> Observation[bool]:
+        provenance = Provenance("/proc", f"the locks of /proc/{pid}/fd", time.time())
+        try:
+            prove(read_process(int(pid)), None)
+        except DaemonError:
+            return Observed(False, provenance)
+        except OSError as error:
+            return Unobservable(provenance, error.strerror or str(error), _BE_ROOT)
+        return Observed(True, provenance)
+
     def _boot(self, _: str) -> Observation[Any]:
         provenance = Provenance("/proc", "/proc/sys/kernel/random/boot_id, CLOCK_BOOTTIME", time.time())
         try:

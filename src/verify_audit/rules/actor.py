@@ -30,6 +30,7 @@ SYSCALL_REMEDY = (
 )
 
 
+ENGINES_NAME = "dockerd"
 OWN_SOCKET = "name the Docker engine's own socket with --docker-host"
 
 
@@ -259,6 +260,19 @@ class Actors:
             return self._unknown_engine(call, seen, f"{name} is alive")
         if not picture.ancestry_seen(process):
             return self._uncertain(call, seen, f"{name} is alive, but not all of its ancestors could be seen")
+        if process.comm == ENGINES_NAME:
+            # The name says where to look, and no more.
+            proof = picture.host.ask(ask.is_engine(process.identity.pid))
+            if isinstance(proof, Observed) and proof.fact:
+                actor = self._other(
+                    Relation.OTHER,
+                    call,
+                    proof,
+                    name,
+                    None,
+                    "that is another engine; --docker-host with its socket judges by that",
+                )
+                return actor._replace(cause=actor.cause._replace(kind=CauseKind.OTHER_DOCKER))
         line = " <- ".join(
             f"{each.comm}[{each.identity.pid}]" for each in [process, *picture.ancestry(process)]
         )

@@ -34,7 +34,7 @@ from verify_audit.rules.interface import Rule
 from verify_audit.rules.lookup import Lookup
 from verify_audit.rules.nameserver import SOONER, NameServer
 from verify_audit.rules.picture import START_SLACK, Picture
-from verify_audit.rules.statement import from_log
+from verify_audit.rules.statement import denial, from_log
 
 SETTING_UP = 60.0
 """Seconds after the start of the engine's process until which it may be setting up chains and networks."""
@@ -336,7 +336,7 @@ class FirewallRule(Rule):
             case Verdict.CONFIRMED:
                 return f"Docker changed the firewall{whose}: {what}"
             case Verdict.REFUTED:
-                return f"Not Docker: {cause.text} changed the firewall: {what}"
+                return f"{denial(cause)}: {cause.text} changed the firewall: {what}"
             case _:
                 why = case.missing[0].why if case.missing else "the evidence contradicts itself"
                 return f"Cannot tell who changed the firewall ({what}): {why}"

@@ -33,7 +33,7 @@ from verify_audit.rules.interface import Rule
 from verify_audit.rules.listeners import Listeners
 from verify_audit.rules.parents import Parents
 from verify_audit.rules.picture import Picture, Place, Standing
-from verify_audit.rules.statement import from_log, quoted
+from verify_audit.rules.statement import denial, from_log, quoted
 
 EARLY, LATE = 0.02, 2.5
 """Seconds before and after the record within which the engine's own event for it lies. On engines 20.10,
@@ -500,7 +500,7 @@ class PromiscuousRule(Rule):
                 "the engine keeps its last 256 events, and none from before its own start",
                 _SOONER,
             )
-        if not case.actor.is_docker and isinstance(picture.place(device).link, Unobservable) is False:
+        if not case.actor.is_docker and picture.place(device).standing is Standing.GONE:
             case.lacks(
                 f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}"
             )
@@ -589,7 +589,7 @@ class PromiscuousRule(Rule):
                 how = f"attached {devices} to" if enters else f"took {devices} off"
                 return f"Docker {how} its bridge{bridge}{network}{container}{image}"
             case Verdict.REFUTED:
-                return f"Not Docker: {cause.text} put {devices} {did} promiscuous mode"
+                return f"{denial(cause)}: {cause.text} put {devices} {did} promiscuous mode"
             case _:
                 why = case.missing[0].why if case.missing else "the evidence contradicts itself"
                 return f"Cannot tell who put {devices} {did} promiscuous mode: {why}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from verify_audit.audit.record import Event, Record
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step, Weight
+from verify_audit.findings.finding import Cause, CauseKind
 from verify_audit.host.facts import EngineEvent
 from verify_audit.host.observation import Observation, Observed, Provenance, Unobservable
 
@@ -48,6 +49,11 @@ def quoted(event: EngineEvent) -> str:
     )
     attributes = ", ".join(f"{key}={value}" for key, value in parts if value)
     return f"{event.at:.9f} {event.type} {event.action} ({attributes})"
+
+
+def denial(cause: Cause) -> str:
+    """How a headline begins that tells of another cause."""
+    return "Another Docker engine, not this one" if cause.kind is CauseKind.OTHER_DOCKER else "Not Docker"
 
 
 def missing(what: str, answer: Unobservable) -> Missing:

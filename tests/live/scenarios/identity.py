@@ -167,8 +167,14 @@ def beside_another_engine(lab: Lab) -> Steps:
         yield ()
         veth, _ = _its_work(lab, socket)
         yield [
-            attack_on_link("enter by the other engine", veth, command="dockerd", bare=NEVER_CONFIRMED),
-            _others_rules("the other engine's rules", NEVER_CONFIRMED, "process"),
+            attack_on_link(
+                "enter by the other engine",
+                veth,
+                command="dockerd",
+                cause="other-docker",
+                bare=NEVER_CONFIRMED,
+            ),
+            _others_rules("the other engine's rules", NEVER_CONFIRMED, "other-docker"),
         ]
 
 
@@ -261,8 +267,14 @@ def beside_rootless_engine(lab: Lab) -> Steps:
         yield ()
         veth = _rootless_work(lab, socket)
         yield [
-            attack_on_link("enter by the rootless engine", veth, command="dockerd", bare=NEVER_CONFIRMED),
-            _others_rules("the rootless engine's rules", REFUTED, "process"),
+            attack_on_link(
+                "enter by the rootless engine",
+                veth,
+                command="dockerd",
+                cause="other-docker",
+                bare=NEVER_CONFIRMED,
+            ),
+            _others_rules("the rootless engine's rules", REFUTED, "other-docker"),
         ]
 
 
