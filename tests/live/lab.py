@@ -527,7 +527,9 @@ def machine() -> Iterator[Machine]:
         stack.enter_context(_as_before(Path("/etc/docker/key.json")))  # engines up to 24 make it
         directory = Path(tempfile.mkdtemp(prefix="va-log-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        yield Machine(stack.enter_context(audit_log(directory / "audit")))
+        log = stack.enter_context(audit_log(directory / "audit"))
+        _run("auditctl", "-d", *_BARE_RULE, check=False)  # of a suite that was killed
+        yield Machine(log)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import Any
 from verify_audit.audit.decode import promiscuous, syscall
 from verify_audit.audit.record import Event
 from verify_audit.host import questions as ask
-from verify_audit.host.facts import Container, Endpoint, EngineEvent, Life
+from verify_audit.host.facts import Container, Endpoint, EngineEvent, Life, Network
 from verify_audit.host.observation import Observation, Observed
 from verify_audit.rules.picture import Picture
 
@@ -113,7 +113,7 @@ class Attachments:
                         self._turns.append(_Turn(event, device, enter, pid))
 
     def account(self, event: Event, device: str, *, enter: bool) -> Counted | None:
-        """What accounts for a record that names nobody."""
+        """What accounts for a record."""
         return self._counted.get((id(event), device, enter))
 
     def was_engine(self, pid: int, time: float) -> bool:
@@ -125,7 +125,7 @@ class Attachments:
     def _counted(self) -> dict[tuple[int, str, bool], Counted]:
         found: dict[tuple[int, str, bool], Counted] = {}
         for turns, moments in self._groups():
-            if any(turn.pid is not None for turn in turns):
+            if len({turn.pid for turn in turns}) > 1:
                 continue
             for place, turn in enumerate(turns):
                 own = moments[place] if len(turns) == 1 else None
@@ -232,19 +232,22 @@ class Attachments:
         found = []
         for container, life in lives:
             at = time(life.fact)
-            drivers = [self._driver(endpoint) for endpoint in container.endpoints]
-            bridged = drivers.count("bridge")
-            certain = "" not in drivers and not container.network_mode.startswith("container:")
+            networks = [self._network(endpoint) for endpoint in container.endpoints]
+            bridged = [each.id for each in networks if each is not None and each.driver == "bridge"]
+            certain = None not in networks and not container.network_mode.startswith("container:")
             if at is not None and (bridged or not certain):
-                found.append(Moment(at, container.id, "", verb, life, certain, bridged))
+                network = bridged[0] if len(bridged) == 1 else ""
+                found.append(Moment(at, container.id, network, verb, life, certain, len(bridged)))
         return sorted(found, key=lambda moment: moment.at)
 
-    def _driver(self, endpoint: Endpoint) -> str:
-        """Of an endpoint's network; empty where that is gone."""
+    def _network(self, endpoint: Endpoint) -> Network | None:
+        """An endpoint's network; None where that is gone."""
         network = self._picture.network_by_id.get(endpoint.network_id)
         if network is None and endpoint.network_name == "bridge":
-            return "bridge"  # the default network, which has a new id after each start of the engine
-        return network.driver if network is not None else ""
+            # The default network, which has a new id after each start of the engine.
+            networks = self._picture.network_by_id.values()
+            network = next((each for each in networks if each.name == "bridge"), None)
+        return network
 
 
 _NO_RECORD = ("host", "null")

@@ -506,10 +506,13 @@ class PromiscuousRule(Rule):
             )
 
     def _count(self, case: Case, device: str, *, enter: bool) -> bool:
-        """Whether the record is accounted for by being one of just as many as the engine had reason for."""
-        if (
-            case.event.first("SYSCALL") is not None
-            or self.picture.place(device).standing is not Standing.GONE
+        """Whether the record is accounted for by being one of just as many as the engine had reason for.
+
+        Where it is recorded who did it, that says only what for.
+        """
+        recorded = case.event.first("SYSCALL") is not None
+        if self.picture.place(device).standing is not Standing.GONE or (
+            recorded and not case.actor.is_docker
         ):
             return False
         counted = self.actors.attachments.account(case.event, device, enter=enter)
@@ -530,7 +533,8 @@ class PromiscuousRule(Rule):
             when = (
                 f"the engine had {counted.turns} reasons for such records then, and there are {counted.turns}"
             )
-        case.proves(
+        say = case.supports if recorded else case.proves
+        say(
             Step.CONTAINER,
             f"{when}; the log lacks nothing around it, and no record is left over that could be somebody else's",
             counted.source,
