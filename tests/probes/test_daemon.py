@@ -209,6 +209,15 @@ def test_the_lock_on_the_database_of_the_directory_that_it_names(tmp_path: Path)
     assert "--docker-host" in caught.value.remedy
 
 
+def test_the_lock_on_another_directorys_database_will_not_do(tmp_path: Path) -> None:
+    """Another engine's directory is named, as one does that passes on what that answers."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    with database(ours), database(theirs, fcntl.LOCK_UN):
+        prove(OURSELVES, str(ours))
+        with pytest.raises(DaemonError):
+            prove(OURSELVES, str(theirs))
+
+
 @pytest.mark.parametrize("lock", [fcntl.LOCK_SH, fcntl.LOCK_UN])
 def test_another_lock_will_not_do(tmp_path: Path, lock: int) -> None:
     with database(tmp_path, lock), pytest.raises(DaemonError):

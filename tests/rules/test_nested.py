@@ -28,7 +28,7 @@ from verify_audit.findings.finding import CauseKind, Finding
 from verify_audit.findings.verdict import Verdict
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Daemon, History, Process, Product
-from verify_audit.host.firewall import Firewall
+from verify_audit.host.firewall import Backend, Firewall, FirewallRule, RuleSpec
 from verify_audit.host.observation import Observation
 from verify_audit.host.questions import Question
 from verify_audit.investigate import investigate
@@ -186,6 +186,39 @@ def test_a_change_beyond_what_its_namespace_has_come_to_was_made_elsewhere() -> 
     later = event(NETFILTER.replace(b"table=nat:2", b"table=nat:8"), SYSCALL)
     assert judged(later, of(INNER, BUSY)).verdict is Verdict.REFUTED
     assert judged(RULE, of(INNER, BUSY | {ask.FIREWALL: unseen()})).verdict is Verdict.REFUTED
+
+
+ADDED = event(
+    NETFILTER,
+    SYSCALL,
+    b"type=PROCTITLE msg=audit(1795436137.259:6): proctitle="
+    + b"iptables\0-A\0DOCKER-USER\0-j\0ACCEPT".hex().upper().encode(),
+)
+STANDING = FirewallRule(Backend.NFT, "ip", "filter", "DOCKER-USER", 9, RuleSpec(target="ACCEPT"))
+
+
+@pytest.mark.parametrize(
+    ("on_host", "inside", "expected"),
+    [
+        (False, False, Verdict.CONFIRMED),
+        (False, True, Verdict.CONFIRMED),
+        (True, True, Verdict.CONFIRMED),
+        (True, False, Verdict.REFUTED),
+    ],
+)
+def test_a_rule_that_stands_on_the_host_was_added_there(
+    on_host: bool, inside: bool, expected: Verdict
+) -> None:
+    hosts, inner = ((STANDING,) if there else () for there in (on_host, inside))
+    changes = of(INNER, BUSY | {ask.FIREWALL: seen(Firewall(INNER_NETNS, rules=inner, nft_generation=7))})
+    changes[ask.FIREWALL] = seen(Firewall(NETNS, rules=hosts))
+    assert judged(ADDED, changes).verdict is expected
+
+
+def test_where_the_change_is_not_known_a_strange_rule_on_the_host_may_be_what_was_added() -> None:
+    strange = replace(STANDING, table="nat", chain="DOCKER")
+    changes = of(INNER, BUSY) | {ask.FIREWALL: seen(Firewall(NETNS, rules=(strange,)))}
+    assert judged(RULE, changes).verdict is Verdict.REFUTED
 
 
 def test_without_a_recorded_actor_what_fits_the_host_too_is_left_open() -> None:

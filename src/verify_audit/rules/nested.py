@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from verify_audit.audit.decode import netfilter, promiscuous
+from verify_audit.audit.decode import promiscuous
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Bearing, Evidence, Missing, Step
 from verify_audit.findings.finding import Cause, CauseKind, ContainerRef, Finding
@@ -23,6 +23,7 @@ from verify_audit.findings.words import short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Container, Process
 from verify_audit.host.observation import Absent, Observed
+from verify_audit.rules.change import read_change
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.picture import Picture
 from verify_audit.rules.statement import neutral
@@ -72,22 +73,25 @@ class Nested:
         return self._retold(found) if found.verdict is Verdict.CONFIRMED else None
 
     def _is_elsewhere(self, event: Event) -> bool:
-        """Whether the change may have been in another namespace: the host has the device; or nf_tables has
-        not come so far here."""
+        """Whether the change may have been made in another namespace.
+
+        The host has the device, or the rule that was added and is not here; or, where it is not known, a rule
+        in the same table that nothing of Docker's accounts for. Or nf_tables has not come so far here.
+        """
         for record in event.of_type("ANOM_PROMISCUOUS"):
             change = promiscuous(record)
             device = change.device.decode("utf-8", "surrogateescape") if change is not None else ""
             if not isinstance(self._outer.host.ask(ask.link(device)), Absent):
                 return True
-        for record in event.of_type("NETFILTER_CFG"):
-            written = netfilter(record)
-            if written is None or written.generation is None:
-                continue
-            firewall = self.picture.layout.firewall
-            latest = firewall.fact.nft_generation if isinstance(firewall, Observed) else None
-            if latest is None or written.generation > latest:
-                return True
-        return False
+        change, hosts, firewall = read_change(event), self._outer.layout, self.picture.layout.firewall
+        latest = firewall.fact.nft_generation if isinstance(firewall, Observed) else None
+        if any(each.generation is not None and each.generation > (latest or 0) for each in change.records):
+            return True
+        command = change.command
+        if command is None:
+            return any(hosts.strangers(*place) for place in change.places)
+        adds = command.action in ("append", "insert", "replace")
+        return adds and bool(hosts.live(command)) and not self.picture.layout.live(command)
 
     def _retold(self, found: Finding) -> Finding:
         """The finding as one on an engine that is not the host's."""
