@@ -79,8 +79,8 @@ class Nested:
         in the same table that nothing of Docker's accounts for. Or nf_tables has not come so far here.
         """
         for record in event.of_type("ANOM_PROMISCUOUS"):
-            change = promiscuous(record)
-            device = change.device.decode("utf-8", "surrogateescape") if change is not None else ""
+            flip = promiscuous(record)
+            device = flip.device.decode("utf-8", "surrogateescape") if flip is not None else ""
             if not isinstance(self._outer.host.ask(ask.link(device)), Absent):
                 return True
         change, hosts, firewall = read_change(event), self._outer.layout, self.picture.layout.firewall
