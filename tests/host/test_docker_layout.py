@@ -369,9 +369,9 @@ def test_a_port_of_a_container_on_an_overlay_network_is_published_on_docker_gwbr
     web = Container("c", "web", "", True, None, "o", (endpoint,), published)
     rules = expected_rules(version, [gateway, overlay], [web], userland_proxy=proxy)
 
-    def explains(table: str, words: str) -> bool:
+    def explains(table: str, words: str, chain: str = "DOCKER") -> bool:
         spec = parsed(words)
-        return any(rule.matches(spec) for rule in rules if (rule.table, rule.chain) == (table, "DOCKER"))
+        return any(rule.matches(spec) for rule in rules if (rule.table, rule.chain) == (table, chain))
 
     to = "-p tcp --dport 18099 -j DNAT --to-destination"
     assert explains("nat", f"{to} 172.23.0.4:99 ! -i docker_gwbridge") == (proxy is not False)
@@ -387,6 +387,9 @@ def test_a_port_of_a_container_on_an_overlay_network_is_published_on_docker_gwbr
     ):
         assert not explains("nat", words)
         assert not explains("nat", f"{words} ! -i docker_gwbridge")
+    hairpin = "-p tcp --dport 99 -j MASQUERADE -s 172.23.0.4 -d"
+    assert explains("nat", f"{hairpin} 172.23.0.4", "POSTROUTING") or version == "28.5.2"
+    assert not explains("nat", f"{hairpin} 172.23.0.5", "POSTROUTING")
     assert not any(rule.required for rule in rules if rule.container_id)
 
 

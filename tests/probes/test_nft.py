@@ -13,7 +13,7 @@ from tests.firewall_samples import replies, sample, words
 from verify_audit.host.firewall import Backend, Firewall, Match, RuleSpec
 from verify_audit.probes import nft
 from verify_audit.probes.netlink import NetlinkError
-from verify_audit.probes.nft_expressions import attributes, decode
+from verify_audit.probes.nft_expressions import attributes, decode, interface_in
 
 MAPS = [("nft-maps", "sets"), ("nft-maps", "elements")]
 DOCKER = ["docker-20.10", "docker-20.10-ipv6-no-proxy", "container-20.10"]
@@ -65,6 +65,21 @@ def test_where_verdict_maps_lead_and_which_interfaces_a_nameless_set_holds() -> 
     elements = [rule for rule in nft.parse(replies("nft-maps")).rules if rule.chain == "@numbers"]
     assert len(elements) == 6
     assert {rule.spec.target for rule in elements if not rule.spec.opaque} == {"DOCKER", "RETURN"}
+
+
+def test_other_tables_are_not_asked_for_their_elements() -> None:
+    """A map of kube-proxy's can have thousands."""
+    asked = [found for message in replies("nft-maps").sets if (found := nft._set(message)) is not None]
+    assert {(found.table, found.is_map) for found in asked} == {("filter", True), ("filter", False)}
+    assert len(replies("nft-maps").sets) > len(asked)
+
+
+def test_an_element_that_is_more_than_a_name_names_no_interface() -> None:
+    key = struct.pack("=HH", 20, 1) + b"eth0".ljust(16, b"\0")
+    assert interface_in({1: key}) == "eth0"
+    assert interface_in({1: key, 3: number(2)}) is None
+    assert interface_in({1: key, 10: key}) is None
+    assert interface_in({3: number(2)}) is None
 
 
 def test_chains_tables_handles_and_the_generation() -> None:

@@ -121,6 +121,17 @@ def test_the_event_that_made_it() -> None:
     assert row.origin is None
 
 
+def test_of_equal_rules_the_one_with_the_highest_handle_is_the_youngest() -> None:
+    """They were inserted, so it stands before the other."""
+    rule = by_hand("DOCKER-USER", "-s 203.0.113.7 -j ACCEPT")
+    events = tuple(changed(at, "iptables -I DOCKER-USER -s 203.0.113.7 -j ACCEPT") for at in (4, 5))
+    rows = odd(of(rule, replace(rule, handle=998), events=events))
+    assert [(row.handle, row.origin and row.origin.event) for row in rows] == [
+        (999, events[1]),
+        (998, events[0]),
+    ]
+
+
 def test_what_may_have_made_a_rule_is_not_told_of_one_that_docker_makes() -> None:
     found = of(events=(changed(4, None),))
     assert [row for row in found.rows if row.origin] == []

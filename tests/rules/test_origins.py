@@ -114,6 +114,12 @@ def test_a_command_is_of_the_backend_that_its_records_name(
     assert (made(event, of=rule(backend=backend)) == "1") is is_its
 
 
+def test_the_second_call_of_a_legacy_command_only_sets_counters() -> None:
+    replaced = changed(1, ADD, op="xt_replace", table="filter")
+    counted = changed(2, ADD, op="xt_replace", table="", counters=True)
+    assert made(replaced, counted, of=rule(backend=Backend.LEGACY)) == "1"
+
+
 def test_a_call_that_failed_made_nothing() -> None:
     assert made(changed(1, ADD, success="no")) is None
 
