@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import platform
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tests.live.auditlog import LogEvent
@@ -188,7 +190,12 @@ def main() -> int:
     if reasons:
         print(f"no lab can be brought up here: {'; '.join(reasons)}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, _interrupt)  # one that is told to end takes its labs down first
     return record(sys.argv[1:])
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
