@@ -35,9 +35,9 @@ def changed(
         lines.append(line("NETFILTER_CFG", named.encode(), serial, seconds=seconds))
     if call:
         number, level = (54, 41 if family == 10 else 0) if op.startswith("xt_") else (46, 0x7FFF)
+        option = 41 if counters else 40
         words = (
-            f"arch=c000003e syscall={number} success={success} exit=0 a0=3 a1={level:x} a2={41 if counters else 40} a3=0 "
-            "items=0 "
+            f"arch=c000003e syscall={number} success={success} exit=0 a0=3 a1={level:x} a2={option} a3=0 items=0 "
             f"ppid={parent} pid={pid} auid=4294967295 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 "
             'tty=(none) ses=4294967295 comm="iptables" exe="/usr/sbin/xtables-nft-multi" key=(null)'
         )
