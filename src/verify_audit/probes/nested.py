@@ -55,17 +55,14 @@ class NestedHost(LiveHost):
     def __init__(self, key: str, timeout: float) -> None:
         self._key = key
         self._none: DaemonError | None = None
-        self._descriptor = -1
+        descriptor = -1
         try:
-            self._descriptor = _open_socket(int(key.partition(".")[0]))
+            # Open until the run ends: each connection is made by its name.
+            descriptor = _open_socket(int(key.partition(".")[0]))
         except (OSError, ValueError) as error:
             self._none = DaemonError(str(error))
-        super().__init__(f"unix:///proc/self/fd/{self._descriptor}", timeout)
+        super().__init__(f"unix:///proc/self/fd/{descriptor}", timeout)
         self._name = f"the engine that is process {key.partition('.')[0]}"
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
 
     def _find_daemon(self) -> Daemon:
         daemon = super()._find_daemon()
