@@ -110,6 +110,7 @@ class Machine:
         """Load the rule that takes the companions away, for one more lab."""
         with self.turn:
             if not self._bare_labs:
+                _run("auditctl", "-d", *_BARE_RULE, check=False)  # of a run that was killed; we have the lock
                 _run("auditctl", "-a", *_BARE_RULE)
             self._bare_labs += 1
 
