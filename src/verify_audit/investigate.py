@@ -13,6 +13,7 @@ from verify_audit.host import questions as ask
 from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.host.questions import Host
 from verify_audit.rules.actor import Actors
+from verify_audit.rules.here import is_here
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.nested import NestedEngines
 from verify_audit.rules.picture import Picture
@@ -39,7 +40,7 @@ def investigate(
     rules = _rules(picture)
     concerned = [(event, rule) for event in events for rule in rules if rule.applies(event)]
     here = {
-        rule.name: [event for event, its in concerned if its is rule and _is_here(event.node, host)]
+        rule.name: [event for event, its in concerned if its is rule and is_here(event.node, host)]
         for rule in rules
     }
 
@@ -52,7 +53,7 @@ def investigate(
     nested = NestedEngines(picture, lambda inner: surveyed(_rules(inner)))
     for event, rule in concerned:
         if wanted(event):
-            if _is_here(event.node, host):
+            if is_here(event.node, host):
                 yield nested.reconsider(event, rule.judge(event))
             else:
                 yield _foreign(event, rule.name, host)
@@ -67,14 +68,6 @@ def unobservable(host: ask.AskedOnce) -> list[Unobservable]:
     """What the host could not tell in this run, each failure once."""
     failures = [answer for answer in host.answers.values() if isinstance(answer, Unobservable)]
     return list({(failure.provenance.source, failure.reason): failure for failure in failures}.values())
-
-
-def _is_here(node: str | None, host: Host) -> bool:
-    """Whether a record is of this host: it names no node, or one with our name up to the first dot."""
-    if node is None:
-        return True
-    boot = host.ask(ask.BOOT)
-    return isinstance(boot, Observed) and boot.fact.hostname.partition(".")[0] == node.partition(".")[0]
 
 
 def _foreign(event: Event, rule: str, host: Host) -> Finding:
