@@ -132,6 +132,32 @@ def test_of_equal_rules_the_one_with_the_highest_handle_is_the_youngest() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("unclear", "expected"),
+    [((3,), None), ((4, 6), 6), ((6, 8), 6), ((8,), None), ((), None)],
+)
+def test_what_may_have_made_a_rule_came_between_those_that_made_its_neighbours(
+    unclear: tuple[int, ...], expected: int | None
+) -> None:
+    """Handles are given in order."""
+    events = [
+        changed(5, "iptables -A DOCKER-USER -s 1.2.3.90 -j DROP"),
+        changed(7, "iptables -A DOCKER-USER -s 1.2.3.110 -j DROP"),
+        *(changed(at, None) for at in unclear),
+    ]
+    older, younger = (
+        replace(by_hand("DOCKER-USER", f"-s 1.2.3.{last} -j DROP"), handle=handle)
+        for last, handle in ((90, 900), (110, 1100))
+    )
+    rule = by_hand("DOCKER-USER", "-s 203.0.113.7 -j ACCEPT")
+    rows = {
+        row.handle: row
+        for row in odd(of(older, rule, younger, events=tuple(sorted(events, key=lambda event: event.serial))))
+    }
+    origin = rows[999].origin
+    assert (origin.event.serial if origin else None) == expected
+
+
 def test_what_may_have_made_a_rule_is_not_told_of_one_that_docker_makes() -> None:
     found = of(events=(changed(4, None),))
     assert [row for row in found.rows if row.origin] == []

@@ -6,8 +6,9 @@ at.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.finding import ContainerRef, NetworkRef
@@ -115,13 +116,14 @@ class _Rows:
         unexplained = {id(rule) for rule in attribution.unexplained}
         shown = [rule for rule in self._firewall.rules if id(rule) in because or id(rule) in unexplained]
         made = self._makers(shown)
+        neighbours = _Neighbours(shown, made)
         rows = []
         for rule in shown:
             expected = because.get(id(rule))
             if expected is not None:
                 row = self._row(rule, Standing.EXPLAINED, expected.because, expected, made[id(rule)])
             else:
-                origin = made[id(rule)] or self._origins.may_have_made(rule)
+                origin = made[id(rule)] or self._origins.may_have_made(rule, *neighbours.of(rule))
                 row = self._row(rule, Standing.UNEXPLAINED, self._why_unexplained(rule), None, origin)
             rows.append(row)
         return rows + [self._missing(expected) for expected in attribution.missing]
@@ -211,6 +213,26 @@ class _Rows:
             *(standing, chain.backend.value, chain.family, chain.table, chain.name, chain.handle, None, None),
             because,
         )
+
+
+class _Neighbours:
+    """The rules of each table of nf_tables whose events are known, by handle: handles are given in order."""
+
+    def __init__(self, rules: Iterable[FirewallRule], made: Mapping[int, Origin | None]) -> None:
+        known: dict[tuple[str, str], list[tuple[int, Event]]] = defaultdict(list)
+        for rule in rules:
+            origin = made[id(rule)]
+            if rule.handle is not None and origin is not None:
+                known[rule.family, rule.table].append((rule.handle, origin.event))
+        self._known = {table: sorted(events, key=lambda each: each[0]) for table, events in known.items()}
+
+    def of(self, rule: FirewallRule) -> tuple[Event | None, Event | None]:
+        """The events that made the next older and the next younger rule of its table, where they are known."""
+        if rule.handle is None:
+            return None, None
+        known = self._known.get((rule.family, rule.table), [])
+        at = bisect_left(known, rule.handle, key=lambda each: each[0])
+        return (known[at - 1][1] if at else None), (known[at][1] if at < len(known) else None)
 
 
 def _positions(firewall: Firewall) -> dict[int, int]:

@@ -127,12 +127,19 @@ class Origins:
         found: list[Origin | None] = [None] * (len(rules) - len(certain))
         return found + [self._origin(step) for step in certain]
 
-    def may_have_made(self, rule: FirewallRule) -> Origin | None:
-        """The last event that may have made a rule, where no command says that it did."""
+    def may_have_made(
+        self, rule: FirewallRule, after: Event | None = None, before: Event | None = None
+    ) -> Origin | None:
+        """The last event that may have made a rule, where no command says that it did.
+
+        after, before: events that made an older and a younger rule of its table.
+        """
         for step in reversed(self._unclear[rule.family, rule.table]):
             command = step.change.command
             if (
                 step.in_backend(rule.backend)
+                and (after is None or _moment(step.event) > _moment(after))
+                and (before is None or _moment(step.event) < _moment(before))
                 and (_can(step, adding=True) or rule.chain.startswith("@"))
                 and (command is None or command.action not in ("delete", *_EMPTYING))
                 and _may_be(step.event, command, rule.chain, rule.spec)
@@ -185,6 +192,10 @@ class Origins:
             f"{command.program} {command.text}" if command is not None else "",
             doubt,
         )
+
+
+def _moment(event: Event) -> tuple[float, int]:
+    return event.time, event.serial
 
 
 def _step(order: int, event: Event) -> _Step:
