@@ -90,7 +90,7 @@ def test_every_rule_of_dockers_is_shown_with_what_explains_it(name: str) -> None
         (by_hand("DOCKER-USER", "-s 203.0.113.7 -j ACCEPT"), "an admin's or an intruder's"),
         (by_hand("DOCKER", "-p tcp --dport 22 -j ACCEPT"), "nothing that this engine runs calls for it"),
         (by_hand("INPUT", "-j DOCKER-USER"), "leads into DOCKER-USER"),
-        (by_hand("DOCKER", "-m limit -j ACCEPT"), "not wholly understood"),
+        (by_hand("DOCKER", "-m limit -j ACCEPT"), "part of it could not be understood"),
         (by_hand("FORWARD", "-j DOCKER-USER"), "once too often"),
         (by_hand("DOCKER-X", "-j DROP"), "nothing that this engine runs"),
     ],

@@ -52,6 +52,8 @@ def _row(row: Row) -> Iterator[Line]:
 def _place(row: Row) -> str:
     if row.handle is not None:
         return f"{row.backend}, handle {row.handle}"
+    if row.chain.startswith("@"):
+        return f"{row.backend}, in a verdict map"
     return str(row.backend) if row.position is None else f"{row.backend}, number {row.position}"
 
 

@@ -196,7 +196,7 @@ class _Rows:
         if rule.chain == "DOCKER-USER":
             return "in the chain that Docker leaves to the admin: an admin's or an intruder's"
         if rule.spec.opaque:
-            return "not wholly understood, and Docker makes no rule that is not"
+            return "part of it could not be understood, which is so of no rule that Docker makes"
         inside = is_docker_chain(self._layout.version or _NEWEST, rule.table, rule.chain)
         if not inside and not looks_like_docker_chain(rule.chain):
             return f"leads into {rule.spec.target}, and this engine leads nothing there from here"
