@@ -177,7 +177,7 @@ class LiveHost:
         except EngineError as error:
             self._engine_failure = error
         prove(daemon.process, root)
-        return daemon
+        return replace(daemon, how=f"{daemon.how}, and the lock on its database")
 
     def _find_daemon(self) -> Daemon:
         return find_daemon(self._socket_path(), self._timeout)
