@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,19 +13,20 @@ import pytest
 
 from tests.live.auditlog import LogEvent
 from tests.live.engines import Kind
-from tests.live.lab import IMAGE, Lab, Machine, lab, program, program_environment
+from tests.live.lab import IMAGE, Lab, Machine, judged, lab, program, program_environment
 
+_HERE, _ELSEWHERE, _SWEEP = "in the engine's namespace", "in another namespace", "sniffers"
 _CALLS = (
     "execve,execveat,fork,vfork,clone,clone3,kill,socket,bind,connect,sendto,sendmsg,sendmmsg,write,writev,"
     "pwrite64,open,openat,openat2,creat,truncate,unlink,unlinkat,rename,renameat,renameat2,mkdir,mkdirat,"
     "link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,chown,mknod,mknodat,mount,umount2,unshare,setns,"
     "setsockopt,getsockopt,ioctl,init_module,finit_module,ptrace,personality"
 )
-# strace gives names where it is in the same namespace, else numbers: RTM_GETLINK, RTM_GETNSID,
-# SOCK_DIAG_BY_FAMILY, and of nf_tables GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM and GETGEN.
+# strace gives names where it is in the same namespace, else numbers: RTM_GETLINK, RTM_GETNEIGH, RTM_GETQDISC,
+# RTM_GETNSID, SOCK_DIAG_BY_FAMILY, and of nf_tables GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM and GETGEN.
 _READING = re.compile(
     r"RTM_GET\w+|SOCK_DIAG_BY_FAMILY|NFNL_SUBSYS_NFTABLES<<8\|NFT_MSG_GET\w+"
-    r"|(?:0x12|0x5a|0x14|0xa01|0xa04|0xa07|0xa0a|0xa0d|0xa10) .*"
+    r"|(?:0x12|0x1e|0x26|0x5a|0x14|0xa01|0xa04|0xa07|0xa0a|0xa0d|0xa10) .*"
 )
 
 
@@ -32,6 +34,7 @@ _READING = re.compile(
 class Watched:
     """What one run did, as strace(1) writes it: a call a line, without the pid."""
 
+    kind: str
     status: int
     stdout: str
     stderr: str
@@ -71,28 +74,46 @@ def events(busy: tuple[Lab, Sequence[LogEvent]]) -> Sequence[LogEvent]:
     return busy[1]
 
 
-@pytest.fixture(scope="module", params=["in the engine's namespace", "in another namespace"])
+@pytest.fixture(scope="module", params=[_HERE, _ELSEWHERE, _SWEEP])
 def watched(request: pytest.FixtureRequest, busy: tuple[Lab, Sequence[LogEvent]]) -> Watched:
-    """One whole run under strace."""
+    """One whole run under strace: the judgement of the events, or the sweep while somebody listens."""
     busy_lab, events = busy
     log, trace = busy_lab.directory / "watched.log", busy_lab.directory / "trace"
     log.write_bytes(b"".join(event.raw for event in events))
+    arguments = ["sniffers"] if request.param == _SWEEP else [str(log)]
     command = [
         *("strace", "-f", "-qq", "-s", "300", "-o", str(trace), "-e", f"trace={_CALLS}"),
-        *program("--format", "jsonl", "--docker-host", f"unix://{busy_lab.socket}", str(log)),
+        *program(*arguments, "--format", "jsonl", "--docker-host", f"unix://{busy_lab.socket}"),
     ]
-    if request.param == "in the engine's namespace":
-        command = busy_lab.inside(*command)
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=program_environment(),
-        timeout=60,
-    )
-    return Watched(done.returncode, done.stdout, done.stderr, _whole_calls(trace))
+    with contextlib.ExitStack() as stack:
+        if request.param == _SWEEP:
+            stack.enter_context(_listeners(busy_lab))
+        done = subprocess.run(
+            command if request.param == _ELSEWHERE else busy_lab.inside(*command),
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=program_environment(),
+            timeout=60,
+        )
+    return Watched(request.param, done.returncode, done.stdout, done.stderr, _whole_calls(trace))
+
+
+@contextlib.contextmanager
+def _listeners(lab: Lab) -> Iterator[None]:
+    """Two who listen without a record of it: on the host, and in a container's namespace."""
+    inside = ["nsenter", "-t", lab.inspect("first", "{{.State.Pid}}"), "-n", "tcpdump", "-p", "-i", "eth0"]
+    with lab.sniffer("-p", "-i", "any", "-Z", "root"):
+        process = lab.popen(*inside, "-Z", "root", "-w", "/dev/null", stderr=subprocess.PIPE)
+        try:
+            assert process.stderr is not None
+            while b"listening on" not in process.stderr.readline():
+                assert process.poll() is None
+            yield
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def _whole_calls(trace: Path) -> list[str]:
@@ -114,7 +135,11 @@ def _whole_calls(trace: Path) -> list[str]:
 def test_the_run_judged(watched: Watched, events: Sequence[LogEvent]) -> None:
     """What was watched is a run that had everything to do."""
     assert watched.status == 11, watched.stderr
-    assert watched.stdout.count('"verify-audit.finding/1"') >= len(events)
+    if watched.kind == _SWEEP:
+        assert watched.stdout.count('"verify-audit.listener/1"') >= 2
+        assert watched.of("setns")
+    else:
+        assert watched.stdout.count('"verify-audit.finding/1"') >= len(events)
     assert "Traceback" not in watched.stderr
 
 
@@ -171,15 +196,20 @@ def test_nothing_is_set(watched: Watched) -> None:
 def test_legacy_tables_are_read_where_there_are_some(watched: Watched, busy_lab: Lab) -> None:
     """And are not asked for where there are none: asking would make them."""
     asked = [call for call in watched.of("getsockopt") if "IPT_SO_GET_ENTRIES" in call]
-    assert bool(asked) == (busy_lab.backend == "legacy")
+    assert bool(asked) == (busy_lab.backend == "legacy" and watched.kind != _SWEEP)
 
 
-def test_no_record_is_caused(busy_lab: Lab, events: Sequence[LogEvent]) -> None:
+@pytest.mark.parametrize("kind", [_HERE, _SWEEP])
+def test_no_record_is_caused(busy_lab: Lab, events: Sequence[LogEvent], kind: str) -> None:
     """The log has nothing flagged of ours after a run, and the kernel the same tables, mounts and links."""
     before = _state(busy_lab)
     with busy_lab.turn, busy_lab.stretch() as stretch:
-        judgement = busy_lab.judge(events)
-    assert judgement.status == 11
+        if kind == _SWEEP:
+            with _listeners(busy_lab):
+                status = judged(busy_lab.inside(*program("sniffers", "--format", "jsonl"))).status
+        else:
+            status = busy_lab.judge(events).status
+    assert status == 11
     assert not stretch.events, "\n".join(map(str, stretch.events))
     assert _state(busy_lab) == before
 

@@ -62,9 +62,11 @@ def _listener(conclusion: Conclusion, listener: Listener) -> Iterator[Line]:
     for process, name in zip(socket.holders, names, strict=False):
         prefix = f"{name}: " if more else ""
         yield Line("    ", f"{prefix}process running since {clock(process.started_at)}", "dim")
-    filtered = {None: "filter not known", 0: "no filter"}.get(
-        socket.filter, f"a filter of {socket.filter} instructions"
-    )
+    length = socket.filter
+    plural = "" if length == 1 else "s"
+    filtered = f"a filter of {length} instruction{plural}" if length else "no filter"
+    if length is None:
+        filtered = "filter not known"
     takes = "protocol not known" if socket.ifindex < 0 else f"takes protocol {protocol_name(socket.protocol)}"
     yield Line("    ", f"{takes}, {filtered}; packet socket {socket.inode}", "dim")
 
