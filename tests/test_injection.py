@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,46 +17,71 @@ from tests.anything import TEXT, anything
 from tests.audit.log import ANOM, ANOM_SYSCALL, NETFILTER, PROCTITLE, SYSCALL
 from tests.fuzz.judging import judged
 from tests.hostile import NAMES, check_json_line, check_text, columns, unsafe_in_terminal
-from tests.made_up import CONTAINER, ENDPOINT, NOW, WEB, MadeUpHost, docker_host, event, link, seen
+from tests.made_up import CONTAINER, ENDPOINT, NETNS, NOW, WEB, MadeUpHost, docker_host, event, link, seen
 from tests.test_investigate import EVENTS, HERE
 from verify_audit.audit.assemble import Losses
 from verify_audit.audit.read import events
 from verify_audit.findings.finding import Finding
+from verify_audit.findings.inventory import Inventory
 from verify_audit.findings.verdict import Verdict
 from verify_audit.host import questions as ask
+from verify_audit.host.facts import Container
 from verify_audit.host.observation import Absent, Observation, Unobservable
 from verify_audit.host.questions import TOPICS, Question
+from verify_audit.host.sweep import Conclusion, Swept
+from verify_audit.reports import rules_jsonl, rules_text, sniffers
 from verify_audit.reports.jsonl import finding_line, summary_line
 from verify_audit.reports.summary import Summary
 from verify_audit.reports.text import report
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-thorough = settings(max_examples=150, deadline=None)
+thorough = settings(max_examples=40, deadline=None)
 
 
 # Reports
 
 
+WIDTHS = st.sampled_from([None, 60, 100])
+
+
+def check_report(make: Callable[..., str], width: int | None) -> None:
+    """That a text is safe with colours and without, and keeps to its width but for commands to be copied."""
+    plain = make(colour=False, width=width)
+    assert _COLOUR.sub("", make(colour=True, width=width)) == plain
+    check_text(plain)
+    for row in plain.splitlines():
+        assert width is None or row.lstrip().startswith("$ ") or columns(row) <= width, row
+
+
 @thorough
-@given(
-    st.lists(anything(Finding), max_size=3),
-    anything(Summary),
-    st.sampled_from([None, 60, 100]),
-    st.booleans(),
-)
+@given(st.lists(anything(Finding), max_size=3), anything(Summary), WIDTHS)
 def test_a_report_is_safe_whatever_a_finding_holds(
-    findings: list[Finding], summary: Summary, width: int | None, colour: bool
+    findings: list[Finding], summary: Summary, width: int | None
 ) -> None:
-    text = report(findings, summary, colour=colour, width=width)
-    if colour:
-        text = _COLOUR.sub("", text)
-    check_text(text)
-    for row in text.splitlines():
-        command = row.lstrip().startswith("$ ")
-        assert width is None or command or columns(row) <= width, row
+    check_report(partial(report, findings, summary), width)
     for finding in findings:
         check_json_line(finding_line(finding))
     check_json_line(summary_line(summary))
+
+
+@thorough
+@given(anything(Inventory), WIDTHS)
+def test_a_report_is_safe_whatever_a_rule_holds(inventory: Inventory, width: int | None) -> None:
+    check_report(partial(rules_text.report, inventory), width)
+    for row in inventory.rows:
+        check_json_line(rules_jsonl.rule_line(row))
+    check_json_line(rules_jsonl.summary_line(inventory))
+
+
+@thorough
+@given(anything(Swept), anything(tuple[Container, ...]), WIDTHS)
+def test_a_report_is_safe_whatever_a_sweep_finds(
+    swept: Swept, containers: tuple[Container, ...], width: int | None
+) -> None:
+    conclusion = Conclusion(swept, NETNS, containers)
+    check_report(partial(sniffers.text, conclusion, quiet=False), width)
+    for line in sniffers.lines(conclusion, quiet=False):
+        check_json_line(line)
 
 
 @pytest.mark.parametrize("name", NAMES)
