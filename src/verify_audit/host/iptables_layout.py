@@ -207,8 +207,8 @@ class IptablesLayout(Layout):
             yield rule(
                 postrouting, f"-m addrtype --src-type LOCAL -o {name} -j {source}", self._proxy is False
             )
-        if self._proxy is not False and self._at < V29 and (bridge.masquerade or routed):
-            required = bool(self._proxy) and bridge.masquerade and nat
+        if self._proxy is not False and self._at < V29 and bridge.masquerade and (nat or self._at >= V28):
+            required = bool(self._proxy) and nat
             yield rule((family, "nat", "DOCKER"), f"-i {name} -j RETURN", required)
 
     def network_without(
