@@ -67,7 +67,11 @@ def _log() -> list[bytes]:
 
 def _decision() -> list[bytes]:
     changes = (b"\0\3\1", b"\1\4\1", b"\2\5\1\2\3\4\5\6", b"\5\0\2", b"\6\2\1\3\1\4", b"\7\4\0\7\2\1")
-    return [bytes((number,)) + change for number in range(len(cases())) for change in (b"", *changes)]
+    return [
+        bytes((number,)) + change
+        for number in range(len(cases()))
+        for change in (b"", changes[number % len(changes)])
+    ]
 
 
 def _recording() -> list[bytes]:
@@ -88,6 +92,7 @@ def _kernel() -> list[bytes]:
         dump = replies(name)
         found += [b"\10" + each[16:17] + each[20:] for each in dump.rules]
         found += [b"\11" + each[16:17] + each[20:] for each in dump.chains[:4]]
+        found += [b"\f" + each[16:17] + b"\0\0" + each[20:] for each in dump.elements[:4]]
         small = [each for each in (dump.tables[0], dump.chains[0], dump.rules[0]) if len(each) < 256]
         found.append(b"\7" + b"".join(bytes((len(each),)) + each for each in small))
     for family in ("docker-20.10-legacy", "iptables-legacy"):

@@ -134,11 +134,13 @@ def kernel(data: bytes) -> None:
 def _proc(choices: Choices) -> None:
     container_of(choices.some().decode("utf-8", "surrogateescape"))
     with suppress(ValueError):
-        parse_stat(choices.rest())
+        parse_stat(choices.some())
+    with suppress(ValueError):
+        sniffers.parse_listed(choices.rest())
 
 
 def _firewall(choices: Choices) -> None:
-    kinds = [choices.some() for _ in range(3)]
+    kinds = [choices.some() for _ in range(5)]
     found = nft.parse(nft.Replies(1, _generation(), *((each,) if each else () for each in kinds)))
     _judged_with_firewall(found)
 
@@ -148,6 +150,19 @@ def _rule(choices: Choices) -> None:
     body = bytes((family, 0, 0, 0)) + choices.rest()
     found = nft.parse(nft.Replies(1, _generation(), (), (), (_message(nft._NEWRULE, body),)))
     _judged_with_firewall(found)
+
+
+def _elements(choices: Choices) -> None:
+    family = choices.below(256)
+    table = choices.of((b"filter", b"nat", b"docker-bridges"))
+    its = b"".join(
+        (4 + len(value)).to_bytes(2, "little") + kind.to_bytes(2, "little") + value + bytes(-len(value) % 4)
+        for kind, value in ((1, table + b"\0"), (2, b"s\0"))
+    )
+    head = bytes((family, 0, 0, 0)) + its
+    sets, elements = head + choices.some(), head + choices.rest()
+    replies = (_message(nft._NEWSET, sets),), (_message(nft._NEWSETELEM, elements),)
+    _judged_with_firewall(nft.parse(nft.Replies(1, _generation(), (), (), (), *replies)))
 
 
 def _chain(choices: Choices) -> None:
@@ -194,6 +209,9 @@ _REPLIES: tuple[Callable[[Choices], Any], ...] = (
     _chain,
     _legacy,
     _proc,
+    _elements,
+    lambda choices: links.parse_addresses([choices.some(), choices.rest()], 2),
+    lambda choices: links.parse_hooked([choices.some(), choices.rest()]),
 )
 
 
