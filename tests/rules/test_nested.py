@@ -254,3 +254,15 @@ def test_a_process_of_the_host_did_it_and_no_engine_is_looked_for() -> None:
     found = event(ANOM, ANOM_SYSCALL.replace(b"pid=3059", b"pid=4711"))
     assert [each.verdict for each in investigate([found], host)] == [Verdict.REFUTED]
     assert ask.NESTED not in host.asked
+
+
+def test_an_engine_that_is_asked_itself_and_is_in_a_container_is_called_so() -> None:
+    asked = replace(DOCKERD, container_id=OUTER, cgroup=CGROUP)
+    (finding,) = investigate([ATTACHED], docker_host({ask.DAEMON: seen(Daemon(asked, "how"))}))
+    assert (finding.verdict, finding.cause.kind) == (Verdict.CONFIRMED, CauseKind.NESTED_DOCKER)
+    assert finding.headline.startswith(
+        f"The engine that was asked, which is inside container {OUTER[:12]}: Docker"
+    )
+    assert "whoever controls container" in finding.warnings[-1]
+    assert finding.container is not None
+    assert finding.container.name == "web"

@@ -166,7 +166,7 @@ class NestedEngines:
     def reconsider(self, event: Event, found: Finding) -> Finding:
         """The host's finding, or that of the one engine in a container whose work the event was."""
         if found.verdict is Verdict.CONFIRMED:
-            return found
+            return self._asked_inside(found)
         if found.verdict is Verdict.REFUTED:
             # A process of a container did it: was it that container's engine?
             if found.cause.kind is not CauseKind.CONTAINER or found.container is None:
@@ -188,3 +188,16 @@ class NestedEngines:
             )
             return found._replace(missing=(*found.missing, lack))
         return found
+
+    def _asked_inside(self, found: Finding) -> Finding:
+        """A finding on the engine that was asked, which may itself be in a container that it knows nothing of."""
+        daemon = self._picture.daemon
+        container = daemon.fact.process.container_id if isinstance(daemon, Observed) else None
+        if container is None:
+            return found
+        name = f"container {short(container)}"
+        return found._replace(
+            headline=f"The engine that was asked, which is inside {name}: {found.headline}",
+            cause=found.cause._replace(kind=CauseKind.NESTED_DOCKER),
+            warnings=(*found.warnings, f"whoever controls {name} controls that engine, and what it answers"),
+        )

@@ -281,7 +281,7 @@ class Picture:
                 "what answers the Docker API is not Docker, and knows none of its bridges",
             )
         # Without the daemon's process the lists could be those of an engine on another host.
-        for needed in (self.daemon, self.networks, self.containers):
+        for needed in (self.daemon, self.engine, self.networks, self.containers):
             if isinstance(needed, Unobservable):
                 return Place(Standing.UNSEEN, link, needed.reason, unseen=needed)
         if link.fact.kind == "bridge" and device in self.network_by_bridge:

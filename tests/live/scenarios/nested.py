@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tests.live.auditlog import wait_until
@@ -139,6 +140,22 @@ def nested_engine(lab: Lab) -> Steps:
             _nested("enter of the nested container's interface", "promiscuous", device=veth),
             _nested("its rules", "firewall", table="nat|filter|raw", command="iptables|ip6tables", least=8),
         ]
+
+
+@scenario("an engine inside a container, asked itself", everywhere=False)
+def nested_engine_asked(lab: Lab) -> Steps:
+    with a_nested_engine(lab, "dind") as inner:
+        before = inner.links()
+        lab.asked = inner.socket
+        try:
+            yield ()
+            inner.docker("run", "-d", "--name", "web", IMAGE, "sleep", "1000")
+            (veth,) = inner.links() - before
+            lab.adopt(veth)
+            port = _nested("enter of the nested container's interface", "promiscuous", device=veth)
+            yield [replace(port, container="web")]
+        finally:
+            lab.asked = lab.socket
 
 
 def _nested(
