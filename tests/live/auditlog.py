@@ -194,12 +194,11 @@ class Sorted:
     foreign: int
 
 
-def sort_out(events: list[LogEvent], kin: Kin, devices: set[str]) -> Sorted:
+def sort_out(events: list[LogEvent], kin: Kin, is_ours: Callable[[str], bool]) -> Sorted:
     """Which flagged events are ours: by the pid, or, where there is none, by the device's name.
 
     What the kernel did in a worker (a network namespace torn down) has the pid of the worker. Nobody can
-    tell whose it was, so it counts as foreign. A device of ours that another lab has too (docker0) counts
-    as ours when the record names no pid; a scenario is short, so that is rare.
+    tell whose it was, so it counts as foreign.
     """
     ours, foreign = [], 0
     for event in events:
@@ -209,7 +208,7 @@ def sort_out(events: list[LogEvent], kin: Kin, devices: set[str]) -> Sorted:
         if pids:
             own = any(pid in kin for pid in pids)
         else:
-            own = any(line.field("dev") in devices for line in event.of("ANOM_PROMISCUOUS"))
+            own = any(is_ours(line.field("dev") or "") for line in event.of("ANOM_PROMISCUOUS"))
         if own:
             ours.append(event)
         else:

@@ -10,6 +10,7 @@ References: include/uapi/linux/cn_proc.h, Documentation/driver-api/connector.rst
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
@@ -24,6 +25,7 @@ _CN_IDX_PROC = 1
 _LISTEN, _IGNORE = 1, 2
 _NLMSG_DONE = 3
 _SO_RCVBUFFORCE = 33
+_SO_ATTACH_FILTER = 26
 _FORK = 0x1
 _HEADERS = 16 + 20
 _FORK_AT = _HEADERS + 16
@@ -43,6 +45,7 @@ class Kin:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
+            self._take_forks_only()
             self._socket.bind((0, _CN_IDX_PROC))
             self._socket.setblocking(False)
             self._say(_LISTEN)
@@ -74,6 +77,21 @@ class Kin:
         """Our processes that have not ended, zombies left out."""
         self._drain()
         return {pid for pid in tuple(self._pids) if _lives(pid)}
+
+    def _take_forks_only(self) -> None:
+        """Have the kernel drop other reports, most of all, before they wake us (classic BPF, bpf(4))."""
+        program = b"".join(
+            struct.pack("=HBBI", *instruction)
+            for instruction in (
+                (0x20, 0, 0, _HEADERS),  # load the word that says what is reported
+                (0x15, 0, 1, socket.htonl(_FORK)),  # is it this one?
+                (0x06, 0, 0, 0xFFFFFFFF),  # keep it
+                (0x06, 0, 0, 0),  # drop it
+            )
+        )
+        text = ctypes.create_string_buffer(program, len(program))
+        pointer = struct.pack("@HP", len(program) // 8, ctypes.addressof(text))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
     def _say(self, operation: int) -> None:
         connector = struct.pack("=IIIIHHI", _CN_IDX_PROC, 1, 0, 0, 4, 0, operation)

@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -98,28 +98,70 @@ class Judgement:
         return [found for found in self.findings if found["event"]["id"] == event.id]
 
 
-class Machine:
-    """What all labs of a run share: the audit log, and whose turn it is to write into it."""
+class Turn:
+    """Whose turn it is to write into the audit log: a lock that one lab holds, or several."""
 
-    def __init__(self, log: AuditLog) -> None:
-        self.log = log
-        self.turn = threading.RLock()
-        self._bare_labs = 0
+    def __init__(self, *locks: threading.Lock) -> None:
+        self._locks = locks
+
+    def acquire(self) -> None:
+        """Wait for it."""
+        for lock in self._locks:
+            lock.acquire()
+
+    def release(self) -> None:
+        """Let the next one act."""
+        for lock in reversed(self._locks):
+            lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Machine:
+    """What all labs of a run share: the audit log, and whose turn it is to write into it.
+
+    Labs with companions act in turns among themselves, bare ones too, and both lanes side by side: a record
+    with companions names a pid, and so cannot be taken for another lab's. A bare one names an interface
+    only, and several labs have a docker0.
+    """
+
+    def __init__(self, logs: Sequence[AuditLog]) -> None:
+        self.logs = logs
+        self.bare_labs: list[Lab] = []
+        self._lanes = (threading.Lock(), threading.Lock())
+        self._lock = threading.Lock()
+        self._bare_rules = 0
+        self._archives: dict[str, bytes] = {}
+
+    def turn(self, bare: bool, alone: bool = False) -> Turn:
+        """That of a lab; alone: a lab with companions waits for the bare ones as well."""
+        return Turn(*self._lanes) if alone and not bare else Turn(self._lanes[bare])
 
     def add_bare_rule(self) -> None:
         """Load the rule that takes the companions away, for one more lab."""
-        with self.turn:
-            if not self._bare_labs:
-                _run("auditctl", "-d", *_BARE_RULE, check=False)  # of a run that was killed; we have the lock
+        with self._lock:
+            if not self._bare_rules:
                 _run("auditctl", "-a", *_BARE_RULE)
-            self._bare_labs += 1
+            self._bare_rules += 1
 
     def remove_bare_rule(self) -> None:
         """Take the rule away, when no other lab needs it."""
-        with self.turn:
-            self._bare_labs -= 1
-            if not self._bare_labs:
+        with self._lock:
+            self._bare_rules -= 1
+            if not self._bare_rules:
                 _run("auditctl", "-d", *_BARE_RULE, check=False)
+
+    def archive(self, tools: Path, part: str) -> bytes:
+        """A part of the tools, which are the same in all labs, as a tar archive."""
+        with self._lock:
+            if part not in self._archives:
+                done = subprocess.run(["tar", "-C", str(tools), "-c", part], check=True, capture_output=True)
+                self._archives[part] = done.stdout
+            return self._archives[part]
 
 
 @dataclass
@@ -143,8 +185,9 @@ class Lab:
         self.kind = kind
         self.backend = kind.backend
         self.bare = kind.bare
-        self.turn = machine.turn
-        self.log = machine.log
+        self.turn = machine.turn(kind.bare)
+        self.log = machine.logs[kind.bare]
+        self.machine = machine
         self.kin = kin
         self.engine: subprocess.Popen[bytes] | None = None
         self.socket = directory / "docker.sock"
@@ -172,6 +215,8 @@ class Lab:
 
     def up(self) -> None:
         """Make namespace and directories."""
+        if self.bare:
+            self.machine.bare_labs.append(self)
         _run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
         self.bin.mkdir()
@@ -395,25 +440,43 @@ class Lab:
         return self.socket.exists() and bool(self.docker("version", "-f", "{{.Server.Version}}", check=False))
 
     def _import(self, image: str, part: str) -> None:
-        archive = subprocess.run(
-            ["tar", "-C", str(self.tools), "-c", part], check=True, capture_output=True
-        ).stdout
         subprocess.run(
             ["docker", "import", "-", image],
             check=True,
             capture_output=True,
-            input=archive,
+            input=self.machine.archive(self.tools, part),
             env=self.environment,
         )
 
     # The log
 
-    def devices(self) -> set[str]:
-        """Every name that an interface of the namespace has had so far."""
-        seen = (self.directory / "links").read_text(errors="surrogateescape")
-        self._devices |= set(re.findall(r"^(?:Deleted )?\d+: (\S+?)(?:@\S+)?: ", seen, re.MULTILINE))
-        self._devices |= set(self.links())
+    def names(self) -> set[str]:
+        """Every name that an interface of the namespace has had so far, as far as that was reported."""
+        with contextlib.suppress(FileNotFoundError):
+            seen = (self.directory / "links").read_text(errors="surrogateescape")
+            self._devices |= set(re.findall(r"^(?:Deleted )?\d+: (\S+?)(?:@\S+)?: ", seen, re.MULTILINE))
         return self._devices
+
+    def devices(self) -> set[str]:
+        """Those names, and the present ones."""
+        self._devices |= self.names() | set(self.links())
+        return self._devices
+
+    def _is_ours(self, device: str) -> bool:
+        """Whether a record that names no pid is taken for ours. A bare one may well be of a bare lab's interface."""
+        return device in self.devices() and (self.bare or not self._is_in_a_bare_lab(device))
+
+    def _is_in_a_bare_lab(self, device: str) -> bool:
+        return any(device in other.names() for other in self.machine.bare_labs)
+
+    def listened_to(self) -> bool:
+        """Whether an interface is promiscuous that bare labs have by the same name.
+
+        The record that a killed listener leaves is bare everywhere.
+        """
+        return not self.bare and any(
+            link.get("promiscuity") and self._is_in_a_bare_lab(name) for name, link in self.links().items()
+        )
 
     def adopt(self, *devices: str) -> None:
         """Count interfaces of another namespace as ours."""
@@ -429,7 +492,7 @@ class Lab:
 
     def extend(self, stretch: Stretch) -> None:
         """Add what has been written since the stretch ended, or was last extended."""
-        found = sort_out(events_in(self.log.mark()), self.kin, self.devices())
+        found = sort_out(events_in(self.log.mark()), self.kin, self._is_ours)
         stretch.events += found.ours
         stretch.foreign += found.foreign
 
@@ -528,9 +591,11 @@ def machine() -> Iterator[Machine]:
         stack.enter_context(_as_before(Path("/etc/docker/key.json")))  # engines up to 24 make it
         directory = Path(tempfile.mkdtemp(prefix="va-log-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        log = stack.enter_context(audit_log(directory / "audit"))
+        first = stack.enter_context(audit_log(directory / "audit"))
+        second = AuditLog(first.path)
+        stack.callback(second.close)
         _run("auditctl", "-d", *_BARE_RULE, check=False)  # of a suite that was killed
-        yield Machine(log)
+        yield Machine([first, second])
 
 
 @contextlib.contextmanager
@@ -606,10 +671,11 @@ def is_installed(name: str) -> bool:
     return shutil.which(name, path=_path()) is not None
 
 
-def _libraries(binary: Path) -> list[Path]:
+@cache
+def _libraries(binary: Path) -> tuple[Path, ...]:
     """The shared objects that a binary is linked to; none for a static one."""
     listed = subprocess.run(["ldd", str(binary)], check=False, capture_output=True, text=True).stdout
-    return [Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+)", listed, re.MULTILINE)]
+    return tuple(Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+)", listed, re.MULTILINE))
 
 
 def _mounts_below(directory: Path) -> list[str]:

@@ -162,10 +162,11 @@ class Played:
 def played(scenario: Scenario, lab: Lab, patience: float = 5.0) -> Iterator[Played]:
     """Have a scenario prepare and act; within the block its state stands, afterwards it is cleaned up.
 
-    Other labs do nothing meanwhile that writes into the log, but for the time within the block.
+    Other labs of the same lane do nothing meanwhile that writes into the log, but for the time within the block.
     """
     with ExitStack() as stack:
         steps = scenario.steps(lab)
+        lab.turn = lab.machine.turn(lab.bare, alone=not scenario.everywhere)
         with lab.turn:
             stack.callback(_clean_up, steps, lab)
             if scenario.needs_engine:
@@ -180,6 +181,8 @@ def played(scenario: Scenario, lab: Lab, patience: float = 5.0) -> Iterator[Play
 
 
 def _clean_up(steps: Steps, lab: Lab) -> None:
+    if lab.listened_to():
+        lab.turn = lab.machine.turn(lab.bare, alone=True)
     with lab.turn:
         steps.close()
 

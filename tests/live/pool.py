@@ -1,7 +1,7 @@
 """Several labs at once, each in a thread of its own.
 
-They act in turns, so that what one writes into the log is not taken for another's, and are judged side
-by side: most of a judgement is waiting for the host to settle.
+They act in turns, so that what one writes into the log is not taken for another's (see `lab.Machine`), and
+are judged side by side: most of a judgement is waiting for the host to settle.
 """
 
 from __future__ import annotations
