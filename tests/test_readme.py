@@ -13,7 +13,7 @@ from shlex import quote
 import pytest
 
 from verify_audit.cli import output
-from verify_audit.cli.main import COMMANDS
+from verify_audit.cli.commands import COMMANDS
 from verify_audit.reports.summary import Summary
 
 ROOT = Path(__file__).parents[1]

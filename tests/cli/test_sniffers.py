@@ -15,7 +15,7 @@ from tests.fake_engine import FakeEngine, docker, reply
 from tests.host.test_sweep import HOST, SNIFFER
 from tests.made_up import NOW, WHERE
 from tests.probe_samples import answer
-from verify_audit.cli.main import COMMANDS
+from verify_audit.cli.commands import COMMANDS
 from verify_audit.cli.sniffers import app
 from verify_audit.host.observation import Unobservable
 from verify_audit.host.sweep import Swept, SweptNamespace

@@ -12,6 +12,7 @@ from verify_audit import __version__
 from verify_audit.audit.assemble import Losses
 from verify_audit.audit.read import events as read_events
 from verify_audit.audit.record import Event, EventId
+from verify_audit.cli.commands import COMMANDS
 from verify_audit.cli.host import host_to_ask, save_answers
 from verify_audit.cli.log import DEFAULT_LOG, chunks, selection
 from verify_audit.cli.options import (
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
     from verify_audit.findings.finding import Finding
     from verify_audit.reports.summary import Summary
 
-_EPILOGUE = """\
+_COMMANDS = "\n".join(f"  {name:<9} {does}" for name, does in COMMANDS.items())
+_EPILOGUE = f"""\
+Other commands, each with a --help of its own:
+
+\b
+{_COMMANDS}
+
 Exit status: 0 all confirmed, 10 the worst is inconclusive, 11 at least one refuted,
 3 nothing to judge, 2 wrong usage, 1 verify-audit itself failed.
 """

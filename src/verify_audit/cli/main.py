@@ -9,14 +9,8 @@ from typing import NoReturn
 
 import typer
 
+from verify_audit.cli.commands import COMMANDS
 from verify_audit.cli.output import FAILED, Failure, discard, flushed, leave, say
-
-COMMANDS: dict[str, str] = {
-    "rules": "Which firewall rules are Docker's: each with what explains it, and those that are missing.",
-    "sniffers": "Who listens, in the network namespaces of the host and of every container.",
-}
-"""The commands beside the first, which judges a log: each is a module here with an `app` of its own, and
-is imported only when it is asked for. A log of such a name is written ./NAME."""
 
 
 def _chosen() -> tuple[typer.Typer, str, list[str]]:
