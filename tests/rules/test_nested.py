@@ -231,7 +231,25 @@ def test_without_a_recorded_actor_what_fits_two_engines_is_left_open() -> None:
     twin = replace(INNER, identity=replace(INNER.identity, pid=3060))
     finding = judged(BARE, None, INNER, twin)
     assert finding.verdict is Verdict.INCONCLUSIVE
-    assert finding.missing[-1].what == "which engine it was"
+    assert finding.missing[-1].what == "which engine it was, if one"
+
+
+def test_without_a_recorded_actor_what_fits_an_engine_is_not_refuted_by_the_state_of_the_host() -> None:
+    """Somebody set promiscuous mode on a device of the same name there."""
+    same = link(
+        "veth766e490",
+        15,
+        master=None,
+        slave_kind="",
+        asked_promiscuous=True,
+        peer_nsid=None,
+        peer_ifindex=None,
+    )
+    there: Answers = {ask.link("veth766e490"): seen(same)}
+    assert judged(BARE, there | {ask.NESTED: seen(())}).verdict is Verdict.REFUTED
+    finding = judged(BARE, there)
+    assert (finding.verdict, finding.cause.kind) == (Verdict.INCONCLUSIVE, CauseKind.UNKNOWN)
+    assert "the engine inside container dind" in finding.headline
 
 
 def test_no_more_than_a_few_are_asked() -> None:

@@ -23,6 +23,7 @@ from verify_audit.findings.words import short, who
 from verify_audit.host import questions as ask
 from verify_audit.host.facts import Container, Process
 from verify_audit.host.observation import Absent, Observed
+from verify_audit.rules.actor import SYSCALL_REMEDY
 from verify_audit.rules.change import read_change
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.picture import Picture
@@ -44,6 +45,7 @@ class Nested:
         self.container = container
         self.picture = Picture(ask.Inside(picture.host, process))
         self._judges = judges
+        self.name = container.name or short(container.id)
 
     @cached_property
     def _rules(self) -> dict[str, Rule]:
@@ -67,12 +69,12 @@ class Nested:
 
     def judge(self, event: Event, rule: str) -> Finding | None:
         """What the event is if it was this engine's; None if it cannot be shown to have been."""
-        if not self.is_confined or not self.picture.is_docker or self._is_elsewhere(event):
+        if not self.is_confined or not self.picture.is_docker:
             return None
         found = self._rules[rule].judge(event)
         return self._retold(found) if found.verdict is Verdict.CONFIRMED else None
 
-    def _is_elsewhere(self, event: Event) -> bool:
+    def may_be_elsewhere(self, event: Event) -> bool:
         """Whether the change may have been made in another namespace.
 
         The host has the device, or the rule that was added and is not here; or, where it is not known, a rule
@@ -95,7 +97,7 @@ class Nested:
 
     def _retold(self, found: Finding) -> Finding:
         """The finding as one on an engine that is not the host's."""
-        name = self.container.name or short(self.container.id)
+        name = self.name
         pid = self._process.identity.pid
         note = neutral(
             Step.ENGINE,
@@ -124,8 +126,7 @@ class Nested:
     def _from_inside(self, piece: Evidence) -> Evidence:
         if piece.provenance.source == "audit log":
             return piece
-        name = self.container.name or short(self.container.id)
-        source = f"{piece.provenance.source}, for the engine inside container {name}"
+        source = f"{piece.provenance.source}, for the engine inside container {self.name}"
         provenance = replace(piece.provenance, source=source)
         return piece._replace(provenance=provenance, by_hand=self._by_hand(piece.by_hand))
 
@@ -167,27 +168,39 @@ class NestedEngines:
         """The host's finding, or that of the one engine in a container whose work the event was."""
         if found.verdict is Verdict.CONFIRMED:
             return self._asked_inside(found)
-        if found.verdict is Verdict.REFUTED:
+        if found.cause.kind is CauseKind.CONTAINER:
             # A process of a container did it: was it that container's engine?
-            if found.cause.kind is not CauseKind.CONTAINER or found.container is None:
-                return found
-            engines = [each for each in self._engines if each.container.id == found.container.id]
+            whose = found.container.id if found.container is not None else None
+            engines = [each for each in self._engines if each.container.id == whose]
+        elif found.verdict is Verdict.REFUTED and found.cause.pid is not None:
+            return found
         elif any(piece.bearing is Bearing.FOR for piece in found.evidence):
             return found  # the host's engine fits as well
         else:
             engines = self._engines
-        judged = [each.judge(event, found.rule) for each in engines[:MOST]]
-        confirmed = [each for each in judged if each is not None]
-        if len(confirmed) == 1 and len(engines) <= MOST:
-            return confirmed[0]
-        if confirmed:
-            lack = Missing(
-                "which engine it was",
-                f"it fits the engine of more than one container, or more than {MOST} have one",
-                "have SYSCALL records written",
-            )
+        judged = [(each, each.judge(event, found.rule)) for each in engines[:MOST]]
+        fitting = [(each, finding) for each, finding in judged if finding is not None]
+        if not fitting or found.cause.kind is CauseKind.CONTAINER:
+            sure = [finding for each, finding in fitting if not each.may_be_elsewhere(event)]
+            return sure[0] if len(sure) == 1 else found
+        engine, finding = fitting[0]
+        alone = len(fitting) == 1 and len(engines) <= MOST
+        if alone and found.verdict is Verdict.INCONCLUSIVE and not engine.may_be_elsewhere(event):
+            return finding
+        return self._left_open(found, engine)
+
+    def _left_open(self, found: Finding, engine: Nested) -> Finding:
+        """A finding without a recorded actor which an engine in a container could be the cause of."""
+        why = f"what the engine inside container {engine.name} did then accounts for it, and it may be somebody else's"
+        lack = Missing("which engine it was, if one", why, SYSCALL_REMEDY)
+        if found.verdict is Verdict.INCONCLUSIVE:
             return found._replace(missing=(*found.missing, lack))
-        return found
+        return found._replace(
+            verdict=Verdict.INCONCLUSIVE,
+            headline=f"Cannot tell who did it: {why}",
+            cause=Cause(CauseKind.UNKNOWN, "somebody, whom nothing recorded"),
+            missing=(lack, *found.missing),
+        )
 
     def _asked_inside(self, found: Finding) -> Finding:
         """A finding on the engine that was asked, which may itself be in a container that it knows nothing of."""
