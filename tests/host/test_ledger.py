@@ -93,6 +93,12 @@ def test_a_further_address_may_hold_it_once_whoever_it_is_for() -> None:
         assert bool(held.unexplained) is unexplained
 
 
+def test_an_interface_that_is_down_wants_no_address() -> None:
+    child = upper("macvlan", "bridge", up=False)
+    held = ledger(replace(NIC, promiscuity=1), None, (), Stack(5, (child,), ("02:00:00:00:00:01",)))
+    assert [hold.holder for hold in held.unexplained] == [Holder.ADDRESS]
+
+
 def test_an_address_that_need_not_hold_it_is_not_held_against_anybody() -> None:
     port = replace(NIC, master=2, slave_kind="bridge", promiscuity=1)
     assert ledger(port, BRIDGE, (), Stack(5, (), ("02:00:00:00:00:03",))).unexplained == ()

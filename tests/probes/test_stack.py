@@ -246,5 +246,40 @@ def test_a_socket_too_long_for_the_kernels_list_hides_neither_itself_nor_others(
     check(act)
 
 
+def test_sockets_that_hear_a_device_are_those_on_it_and_on_every_one() -> None:
+    def act() -> None:
+        with (
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as on_all,
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as on_it,
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as on_another,
+        ):
+            on_it.bind(("v0", 3))
+            on_another.bind(("v1", 3))
+            found = {each.inode for each in sockets_that_hear(device("v0").ifindex)}
+            assert found == {os.fstat(packet.fileno()).st_ino for packet in (on_all, on_it)}
+
+    check(act)
+
+
+def test_what_stands_on_an_interface_of_the_same_number_elsewhere_does_not_stand_on_ours() -> None:
+    def act() -> None:
+        with subprocess.Popen(["unshare", "-n", "sleep", "60"]) as other:
+            try:
+                while netns_of(other.pid) == own_netns():
+                    assert other.poll() is None
+                there = f"nsenter -t {other.pid} -n ip link"
+                sh(f"ip link add v2 type veth peer name p2 netns {other.pid}")
+                number = device("v0").ifindex
+                sh(f"{there} add e0 index {number} type veth peer name e1 index 78", f"{there} set e0 up")
+                if not can(f"{there} add link e0 name m0 type macvlan mode passthru"):
+                    pytest.skip("the kernel has no macvlan")
+                sh(f"{there} set m0 up")
+                assert read_stack(number).uppers == ()
+            finally:
+                other.kill()
+
+    check(act)
+
+
 def test_a_namespace_has_no_id_for_itself_before_it_needs_one() -> None:
     assert in_a_namespace(own_nsid) is None

@@ -265,9 +265,14 @@ def test_a_socket_of_which_only_the_ring_is_left_has_its_holder() -> None:
         with packet() as made:
             number = inode(made)
             made.setsockopt(263, 5, struct.pack("=IIII", 4096, 1, 2048, 2))  # PACKET_RX_RING
-            ring = mmap.mmap(made.fileno(), 4096)
-        with ring:
+            # Not by mmap.mmap(), which keeps a descriptor of its own.
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.mmap.restype = ctypes.c_void_p
+            ring = libc.mmap(None, ctypes.c_size_t(4096), mmap.PROT_READ, mmap.MAP_SHARED, made.fileno(), 0)
+        try:
             _, entry = found(sweep(), number)
+        finally:
+            assert libc.munmap(ctypes.c_void_p(ring), ctypes.c_size_t(4096)) == 0
         assert held_by_us(entry)
 
     in_a_namespace(act)

@@ -36,7 +36,7 @@ _MACVLAN_NOPROMISC = 1
 _BRIDGE_VLAN_FILTERING = 7
 _XDP_ATTACHED = 2
 _NETNSA_NSID, _NETNSA_PID, _NETNSA_FD = 1, 2, 3
-_NDA_LLADDR, _NDA_MASTER = 2, 9
+_NDA_LLADDR = 2
 _NTF_SELF = 0x2
 _TCA_KIND = 1
 _PF_BRIDGE = 7
@@ -170,8 +170,8 @@ def parse_addresses(replies: list[bytes], ifindex: int) -> tuple[str, ...]:
             index, _, flags, _ = struct.unpack_from("=iHBB", reply, 16 + 4)
             found = dict(attributes(reply, 16 + 12))
             address = found.get(_NDA_LLADDR, b"")
-            # What a bridge has learned on the interface is listed as well, with its master.
-            own = index == ifindex and flags & _NTF_SELF and _NDA_MASTER not in found
+            # What a bridge has learned on the interface is listed as well, without that flag.
+            own = index == ifindex and flags & _NTF_SELF
             if own and address and not address[0] & 1:
                 addresses.append(address.hex(":"))
     except struct.error as error:

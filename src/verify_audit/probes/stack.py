@@ -39,9 +39,8 @@ def read_stack(ifindex: int) -> Stack:
             unseen.append(nsid)
     # Only now: the kernel gives our own namespace an id when one of theirs is found to stand on ours.
     ours = own_nsid()
-    for nsid, found in elsewhere.items():
-        if nsid != ours:
-            uppers += [Upper(each, nsid) for each in found if stands_on(each, ifindex, ours)]
+    for nsid, found in elsewhere.items() if ours is not None else ():
+        uppers += [Upper(each, nsid) for each in found if stands_on(each, ifindex, ours)]
     addresses = parse_addresses(read_addresses(ifindex), ifindex)
     return Stack(ifindex, tuple(uppers), addresses, tuple(unseen))
 

@@ -126,8 +126,7 @@ class Listeners:
             and hold.socket.holders
             and all(holder.started_at > after for holder in hold.socket.holders)
         )
-        asked = any(hold.holder is Holder.FLAG for hold in held.holds)
-        return not asked and held.count - later == 1 and [hold.least for hold in bridges] == [1]
+        return held.count - later == 1 and [hold.least for hold in bridges] == [1]
 
 
 def _listens(socket: PacketSocket, link: Link, device: str) -> str:
