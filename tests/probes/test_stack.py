@@ -274,6 +274,9 @@ def test_what_stands_on_an_interface_of_the_same_number_elsewhere_does_not_stand
                 if not can(f"{there} add link e0 name m0 type macvlan mode passthru"):
                     pytest.skip("the kernel has no macvlan")
                 sh(f"{there} set m0 up")
+                # Theirs has an id here, and nothing there has to do with ours any more, which so has none.
+                sh("ip link del v2")
+                assert own_nsid() is None
                 assert read_stack(number).uppers == ()
             finally:
                 other.kill()
