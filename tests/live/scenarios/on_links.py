@@ -16,7 +16,9 @@ from tests.live.play import (
     Steps,
     a_container,
     a_veth,
+    address_rules,
     attack_on_link,
+    docker_port,
     scenario,
 )
 
@@ -48,6 +50,18 @@ def sniffer_on_port(lab: Lab) -> Steps:
         yield ()
         with lab.sniffer("-i", veth, "-Z", "root"):
             yield []  # it is promiscuous already
+
+
+@scenario("tcpdump on a container's interface and on every one, once it is attached")
+def sniffer_afterwards(lab: Lab) -> Steps:
+    yield ()
+    with (
+        a_container(lab, "heard") as veth,
+        lab.sniffer("-i", veth, "-Z", "root"),
+        lab.sniffer("-i", "any", "-Z", "root"),
+    ):
+        # Docker's work all the same; that somebody listens is a warning.
+        yield [docker_port(veth, "heard"), *address_rules(lab, "heard")]
 
 
 @scenario("tcpdump before the container's interface joins the bridge")
