@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ Answers = Mapping[Question[Any], Observation[Any]]
 
 each_case = pytest.mark.parametrize("case", cases(), ids=[case.name for case in cases()])
 some_case = st.sampled_from(cases())
-of_samples = settings(max_examples=100, deadline=None)
+of_samples = settings(max_examples=60, deadline=None)
 
 
 def log_of(lines: Sequence[bytes]) -> list[Event]:
@@ -47,6 +48,13 @@ def log_of(lines: Sequence[bytes]) -> list[Event]:
     found = list(events([b"".join(lines)], losses))
     assert losses.total == 0
     return found
+
+
+@cache
+def as_recorded(case: Case) -> tuple[list[Event], list[Finding]]:
+    """The events of a case, and what is said of them when nothing is changed."""
+    log = log_of(case.log)
+    return log, judged(log, case.host.answers)
 
 
 def judged(log: Sequence[Event], answers: Answers) -> list[Finding]:
@@ -97,15 +105,14 @@ def test_what_cannot_be_seen_settles_nothing(data: st.DataObject) -> None:
     """No verdict becomes REFUTED that was not, and none CONFIRMED, whatever could not be looked at."""
     case = data.draw(some_case)
     hidden = data.draw(st.frozensets(st.sampled_from(case.questions)))
-    log = log_of(case.log)
+    log, before = as_recorded(case)
     answers = dict(case.host.answers) | {question: unseen() for question in hidden}
-    only_fell_back(judged(log, case.host.answers), judged(log, answers))
+    only_fell_back(before, judged(log, answers))
 
 
 @each_case
 def test_a_whole_kind_of_question_that_cannot_be_asked_settles_nothing(case: Case) -> None:
-    log = log_of(case.log)
-    before = judged(log, case.host.answers)
+    log, before = as_recorded(case)
     for topic in {question.topic for question in case.questions}:
         hidden = {question: unseen() for question in case.questions if question.topic == topic}
         only_fell_back(before, judged(log, dict(case.host.answers) | hidden))
@@ -219,8 +226,8 @@ def has_an_engine(answers: Answers) -> bool:
 def test_more_evidence_against_never_moves_towards_confirmed(
     case: Case, change: Callable[[Answers], Answers]
 ) -> None:
-    log = log_of(case.log)
-    nothing_rose(verdicts(judged(log, case.host.answers)), verdicts(judged(log, change(case.host.answers))))
+    log, before = as_recorded(case)
+    nothing_rose(verdicts(before), verdicts(judged(log, change(case.host.answers))))
 
 
 @pytest.mark.parametrize("change", LACKING)
@@ -230,8 +237,8 @@ def test_an_engine_that_did_less_confirms_nothing_more(
 ) -> None:
     if not has_an_engine(case.host.answers):
         return
-    log = log_of(case.log)
-    before = verdicts(judged(log, case.host.answers))
+    log, found = as_recorded(case)
+    before = verdicts(found)
     for key, verdict in verdicts(judged(log, change(case.host.answers))).items():
         assert verdict is not CONFIRMED or before[key] is CONFIRMED
 
@@ -246,7 +253,7 @@ def test_the_same_on_a_host_that_is_made_up(name: str, change: Callable[[Answers
         nothing_rose(verdicts([before]), verdicts([after]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_what_cannot_be_seen_on_a_host_that_is_made_up_settles_nothing(data: st.DataObject) -> None:
     """These hosts contradict themselves, and the events, so that a failed look-up may hide what speaks against."""
@@ -268,9 +275,9 @@ def test_what_cannot_be_seen_on_a_host_that_is_made_up_settles_nothing(data: st.
 @given(st.data())
 def test_the_order_of_the_records_of_an_event_does_not_matter(data: st.DataObject) -> None:
     case = data.draw(some_case)
-    log = log_of(case.log)
+    log, before = as_recorded(case)
     shuffled = [each._replace(records=tuple(data.draw(st.permutations(each.records)))) for each in log]
-    before, after = judged(log, case.host.answers), judged(shuffled, case.host.answers)
+    after = judged(shuffled, case.host.answers)
     assert [(each.verdict, each.cause) for each in before] == [(each.verdict, each.cause) for each in after]
 
 
@@ -291,7 +298,7 @@ def test_how_the_lines_of_different_events_are_interleaved_does_not_matter(data:
         if not waiting[chosen]:
             del waiting[chosen]
     assert sorted(mixed) == sorted(case.log)
-    before, after = judged(log_of(case.log), case.host.answers), judged(log_of(mixed), case.host.answers)
+    before, after = as_recorded(case)[1], judged(log_of(mixed), case.host.answers)
     assert before == after
 
 
@@ -306,7 +313,9 @@ def without(event: Event, dropped: frozenset[str]) -> Event:
 
 @each_case
 def test_no_attack_is_confirmed_once_its_companions_are_dropped(case: Case) -> None:
-    found = judged([without(each, frozenset(_COMPANIONS)) for each in log_of(case.log)], case.host.answers)
+    found = judged(
+        [without(each, frozenset(_COMPANIONS)) for each in as_recorded(case)[0]], case.host.answers
+    )
     no_attack_is_confirmed(case, found)
 
 
@@ -315,7 +324,7 @@ def test_no_attack_is_confirmed_once_its_companions_are_dropped(case: Case) -> N
 def test_nor_once_some_of_them_are(data: st.DataObject) -> None:
     case = data.draw(some_case)
     dropped = st.frozensets(st.sampled_from(_COMPANIONS))
-    log = [without(each, data.draw(dropped)) for each in log_of(case.log)]
+    log = [without(each, data.draw(dropped)) for each in as_recorded(case)[0]]
     no_attack_is_confirmed(case, judged(log, case.host.answers))
 
 
@@ -354,7 +363,7 @@ def renamed(record: Record, comm: bytes, exe: bytes) -> Record:
 @pytest.mark.parametrize(("comm", "exe"), DOCKERS)
 @each_case
 def test_no_name_of_dockers_moves_a_verdict_towards_confirmed(case: Case, comm: str, exe: str) -> None:
-    log = log_of(case.log)
+    log, before = as_recorded(case)
     answers = with_processes(
         case.host.answers, lambda _: {"comm": comm, "exe": exe, "argv": (exe, "-H", "fd://")}
     )
@@ -362,7 +371,7 @@ def test_no_name_of_dockers_moves_a_verdict_towards_confirmed(case: Case, comm: 
         each._replace(records=tuple(renamed(record, comm.encode(), exe.encode()) for record in each.records))
         for each in log
     ]
-    nothing_rose(verdicts(judged(log, case.host.answers)), verdicts(judged(other, answers)))
+    nothing_rose(verdicts(before), verdicts(judged(other, answers)))
 
 
 @of_samples
@@ -370,7 +379,8 @@ def test_no_name_of_dockers_moves_a_verdict_towards_confirmed(case: Case, comm: 
 def test_no_name_of_a_process_makes_a_verdict_confirmed(data: st.DataObject) -> None:
     case = data.draw(some_case)
     names = st.sampled_from([*NAMES, *(name for pair in DOCKERS for name in pair), "firewalld"])
-    log = log_of(case.log)
+    log, found = as_recorded(case)
+    before = verdicts(found)
     other = []
     for each in log:
         comm, exe = (
@@ -385,7 +395,6 @@ def test_no_name_of_a_process_makes_a_verdict_confirmed(data: st.DataObject) -> 
             "argv": (data.draw(names), data.draw(names)),
         },
     )
-    before = verdicts(judged(log, case.host.answers))
     for key, verdict in verdicts(judged(other, answers)).items():
         assert verdict is not CONFIRMED or before[key] is CONFIRMED
 
@@ -395,7 +404,7 @@ def test_no_name_of_a_process_makes_a_verdict_confirmed(data: st.DataObject) -> 
 def test_what_containers_images_and_networks_are_called_changes_no_verdict(data: st.DataObject) -> None:
     case = data.draw(some_case)
     names = st.sampled_from(NAMES)
-    log = log_of(case.log)
+    log, before = as_recorded(case)
     changed = dict(case.host.answers)
     for question, answer in case.host.answers.items():
         if isinstance(answer, Observed) and question.topic in ("containers", "history"):
@@ -404,23 +413,21 @@ def test_what_containers_images_and_networks_are_called_changes_no_verdict(data:
                 for key in each.keys() & {"name", "image", "container_name"}:
                     each[key] = data.draw(names).encode("utf-8", "replace").decode()
             changed[question] = seen(msgspec.convert(written, TOPICS[question.topic]))
-    assert verdicts(judged(log, case.host.answers)) == verdicts(judged(log, changed))
+    assert verdicts(before) == verdicts(judged(log, changed))
 
 
 @each_case
 def test_what_a_device_is_called_changes_no_verdict_on_who_made_it_promiscuous(case: Case) -> None:
     """A device that is no container's is called as Docker would call it, on the host and in the log."""
+    found = as_recorded(case)[1]
     devices = {
         each.subject.device
-        for each in judged(log_of(case.log), case.host.answers)
+        for each in found
         if each.subject.device and case.truth.get(each.event.id) == "other" and each.container is None
     } - {"docker0"}
-    before = verdicts(judged(log_of(case.log), case.host.answers))
     for device in devices:
-        if (
-            not re.fullmatch(r"\w+", device)
-            or isinstance(case.host.answers.get(ask.link(device)), Observed) is False
-        ):
+        there = isinstance(case.host.answers.get(ask.link(device)), Observed)
+        if not there or not re.fullmatch(r"\w+", device):
             continue
         log = [line.replace(b"dev=%b " % device.encode(), b"dev=vethabcdef0 ") for line in case.log]
         answers: dict[Question[Any], Observation[Any]] = {}
@@ -431,7 +438,7 @@ def test_what_a_device_is_called_changes_no_verdict_on_who_made_it_promiscuous(c
                 )
             else:
                 answers[question] = answer
-        assert verdicts(judged(log_of(log), answers)) == before
+        assert verdicts(judged(log_of(log), answers)) == verdicts(found)
 
 
 def with_processes(answers: Answers, changes: Callable[[int], dict[str, Any]]) -> Answers:

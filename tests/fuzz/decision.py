@@ -32,7 +32,7 @@ _NUMBERS = (0, 1, -1, 2, 256, 4294967295, 1 << 31, 1 << 62, 1795436164)
 _VALUE = re.compile(rb'(?<==)(?:"[^"]*"|[^ ]*)')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One sample."""
 
