@@ -55,13 +55,12 @@ def sniffer_on_port(lab: Lab) -> Steps:
 @scenario("tcpdump on a container's interface and on every one, once it is attached")
 def sniffer_afterwards(lab: Lab) -> Steps:
     yield ()
-    with (
-        a_container(lab, "heard") as veth,
-        lab.sniffer("-i", veth, "-Z", "root"),
-        lab.sniffer("-i", "any", "-Z", "root"),
-    ):
-        # Docker's work all the same; that somebody listens is a warning.
-        yield [docker_port(veth, "heard"), *address_rules(lab, "heard")]
+    with a_container(lab, "heard") as veth:
+        started = time.time()
+        wait_until(lambda: time.time() - started > 1.5, "what starts now to be younger than the record")
+        with lab.sniffer("-i", veth, "-Z", "root"), lab.sniffer("-i", "any", "-Z", "root"):
+            # Docker's work all the same; that somebody listens is a warning.
+            yield [docker_port(veth, "heard"), *address_rules(lab, "heard")]
 
 
 @scenario("tcpdump before the container's interface joins the bridge")
