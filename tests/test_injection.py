@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,22 @@ from tests.anything import TEXT, anything
 from tests.audit.log import ANOM, ANOM_SYSCALL, NETFILTER, PROCTITLE, SYSCALL
 from tests.fuzz.judging import judged
 from tests.hostile import NAMES, check_json_line, check_text, columns, unsafe_in_terminal
-from tests.made_up import CONTAINER, ENDPOINT, NETNS, NOW, WEB, MadeUpHost, docker_host, event, link, seen
+from tests.made_up import (
+    CONTAINER,
+    ENDPOINT,
+    NETNS,
+    NOW,
+    WEB,
+    WHERE,
+    MadeUpHost,
+    docker_host,
+    event,
+    link,
+    process,
+    seen,
+    unseen,
+)
+from tests.test_cli import FAILED, REFUTED, invoke, run
 from tests.test_investigate import EVENTS, HERE
 from verify_audit.audit.assemble import Losses
 from verify_audit.audit.read import events
@@ -29,6 +46,7 @@ from verify_audit.host.facts import Container
 from verify_audit.host.observation import Absent, Observation, Unobservable
 from verify_audit.host.questions import TOPICS, Question
 from verify_audit.host.sweep import Conclusion, Swept
+from verify_audit.probes.recorded import dump
 from verify_audit.reports import rules_jsonl, rules_text, sniffers
 from verify_audit.reports.jsonl import finding_line, summary_line
 from verify_audit.reports.summary import Summary
@@ -183,6 +201,59 @@ def test_lines_of_any_kind_between_those_of_an_event_add_nothing_to_it(between: 
 
 def _separates(line: bytes) -> bool:
     return bool(re.match(rb"[\0 \t]*(----\s*\Z|time->|<no matches>\s*\Z)", line))
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl"])
+@pytest.mark.parametrize("colour", ["never", "always"])
+def test_a_whole_run_says_nothing_unsafe(tmp_path: Path, form: str, colour: str) -> None:
+    """Log and recorded host are as hostile as can be: names, and lines that are no records."""
+    hostile = replace(CONTAINER, name=NAMES[10], image=NAMES[13])
+    here: dict[Question[Any], Observation[Any]] = {
+        ask.CONTAINERS: seen((hostile,)),
+        ask.process(4000): seen(process(4000, exe=NAMES[10], comm=NAMES[13], argv=NAMES)),
+        ask.BOOT: Unobservable(WHERE, NAMES[11], NAMES[12]),
+        **{ask.link(device.decode("utf-8", "surrogateescape")): unseen(NAMES[10]) for device in DEVICES},
+    }
+    host = tmp_path / "host.json"
+    host.write_text(dump(docker_host(HERE | here).answers, 0.0))
+    by_hand = SYSCALL.replace(b"ppid=3059", b"ppid=4000").replace(b"/usr/sbin/xtables-nft-multi", b"\x9b2J")
+    lines = [
+        ANOM,
+        ANOM_SYSCALL,
+        NETFILTER,
+        by_hand,
+        *HOSTILE,
+        b"node=\x1b[2J " + ANOM.replace(b":31)", b":32)"),
+    ]
+    lines += [
+        ANOM.replace(b"veth766e490", device).replace(b":31)", b":%d)" % at)
+        for at, device in enumerate(DEVICES, 40)
+    ]
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"".join(line + b"\n" for line in lines))
+    ended = invoke("--format", form, "--color", colour, "--host", host, log)
+    assert ended.status == REFUTED
+    check_text(ended.err)
+    if form == "text":
+        check_text(_COLOUR.sub("", ended.out) if colour == "always" else ended.out)
+    else:
+        assert len([check_json_line(line) for line in ended.out.splitlines()]) > len(DEVICES)
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 200 and b"/" not in name])
+def test_a_file_of_any_name_is_spoken_of_safely(tmp_path: Path, name: bytes) -> None:
+    for arguments in (
+        (tmp_path / os.fsdecode(name),),
+        ("--host", tmp_path / os.fsdecode(name), tmp_path / "log"),
+    ):
+        (tmp_path / "log").write_bytes(ANOM + b"\n")
+        ended = run(*arguments)
+        assert ended.status == FAILED
+        assert ended.err.startswith("verify-audit: ")
+        check_text(ended.err)
 
 
 # Size

@@ -69,10 +69,13 @@ def _read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
             yield chunk
         return
     from rich.console import Console  # only a long scan on a terminal shows progress
+    from rich.markup import escape
     from rich.progress import Progress
 
+    from verify_audit.reports.printable import shown
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"reading {Path(name).name}", total=size)
+        task = progress.add_task(f"reading {escape(shown(Path(name).name))}", total=size)
         while chunk := file.read(_CHUNK):
             progress.advance(task, len(chunk))
             yield chunk
