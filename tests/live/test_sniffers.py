@@ -223,5 +223,5 @@ def test_a_listener_is_a_warning_on_a_confirmed_event(host: Lab) -> None:
     assert finding["verdict"] == "confirmed"
     warnings = " ".join(finding["warnings"])
     for pid in (process.pid, other.pid):
-        assert f"/usr/bin/tcpdump (pid {pid}, uid 0) listens on" in warnings
+        assert f"/usr/bin/tcpdump (pid {pid}, uid 0) listens now on" in warnings
     assert "which the audit log does not show" in warnings

@@ -56,7 +56,7 @@ def test_a_later_listener_is_a_warning_on_a_confirmed_event() -> None:
     finding = judged(listener(VETH, VETH, holders=(TCPDUMP,)), promiscuity=2)
     assert finding.verdict is Verdict.CONFIRMED
     assert finding.warnings == (
-        "/usr/bin/tcpdump (pid 4711, uid 0) listens on veth766e490 now, in promiscuous mode, which the audit log "
+        "/usr/bin/tcpdump (pid 4711, uid 0) listens now on veth766e490, in promiscuous mode, which the audit log "
         "does not show",
     )
 
@@ -70,13 +70,13 @@ def test_an_earlier_one_may_have_been_the_first() -> None:
 def test_one_that_does_not_ask_for_the_mode_is_a_warning_too() -> None:
     finding = judged(listener(VETH, holders=(EARLIER,)))
     assert finding.verdict is Verdict.CONFIRMED
-    assert "listens on veth766e490 now, without asking for promiscuous mode" in finding.warnings[0]
+    assert "listens now on veth766e490, without asking for promiscuous mode" in finding.warnings[0]
 
 
 def test_one_on_every_device_hears_this_one() -> None:
     finding = judged(listener(0, holders=(EARLIER,)))
     assert finding.verdict is Verdict.CONFIRMED
-    assert "listens on every device, veth766e490 too now" in finding.warnings[0]
+    assert "listens now on every device, veth766e490 too" in finding.warnings[0]
 
 
 @pytest.mark.parametrize(("protocol", "said"), [(0x88CC, "hears LLDP on"), (0, "that hears nothing")])

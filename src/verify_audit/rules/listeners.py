@@ -137,7 +137,7 @@ def _listens(socket: PacketSocket, link: Link, device: str) -> str:
         case Hearing.CONTROL:
             return f"hears {protocol_name(socket.protocol)} on {on}, and nothing else"
     if link.ifindex in socket.memberships:
-        return f"listens on {on} now, in promiscuous mode"
+        return f"listens now on {on}, in promiscuous mode"
     if not socket.whole:
-        return f"listens on {on} now; whether in promiscuous mode the kernel did not tell"
-    return f"listens on {on} now, without asking for promiscuous mode"
+        return f"listens now on {on}; whether in promiscuous mode the kernel did not tell"
+    return f"listens now on {on}, without asking for promiscuous mode"
