@@ -20,6 +20,7 @@ from tests.probes.own_namespace import can, in_a_namespace, sh
 from verify_audit.host.facts import PacketSocket
 from verify_audit.host.hearing import Hearing
 from verify_audit.host.sweep import Conclusion, Swept, SweptNamespace
+from verify_audit.probes import census as counting
 from verify_audit.probes import sweep as sweeping
 from verify_audit.probes.census import Census, census
 from verify_audit.probes.namespace import netns_of, own_netns, through
@@ -189,6 +190,27 @@ def test_a_namespace_that_is_only_mounted(tmp_path: Path) -> None:
         assert mounted.sockets == ()
 
     in_a_namespace(act)
+
+
+def test_a_namespace_that_is_mounted_where_somebody_could_keep_us_waiting_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = (
+        b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        b"30 21 0:40 / /mnt/a\\040b rw,nosuid - fuse.sshfs x rw\n"
+        b"31 30 0:4 net:[77] /mnt/a\\040b/ns rw - nsfs nsfs rw\n"
+        b"32 21 0:4 net:[78] /mnt/a\\040bc rw shared:3 - nsfs nsfs rw\n"
+    )
+    monkeypatch.setattr(counting, "read_file", lambda _: table)
+    taken = census()
+    assert taken.namespaces[78].doors[0].endswith("/mnt/a bc")
+    assert taken.avoided[77].endswith("/mnt/a b/ns")
+    assert 77 not in taken.namespaces
+    monkeypatch.undo()
+    monkeypatch.setattr(sweeping, "census", lambda: taken)
+    assert [
+        "could keep us waiting" in each.reason for each in sweep().failures if "77" in each.provenance.query
+    ] == [True]
 
 
 def test_a_namespace_that_only_a_descriptor_is_open_on() -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from verify_audit.probes.processes import read_file
 
 _NSFS = re.compile(rb"^\S+ \S+ \S+ net:\[(\d+)\] (\S+) .* - nsfs ", re.MULTILINE)
+_SLOW = re.compile(rb"^\S+ \S+ \S+ \S+ (\S+) .* - (?:fuse|autofs|nfs|cifs|smb|ceph|9p)", re.MULTILINE)
 _LINK = re.compile(r"(net|socket):\[(\d+)\]")
 _ENOUGH_DOORS = 4
 
@@ -39,12 +40,13 @@ class Census:
     """What all processes show.
 
     holders: the pids that have a packet socket open, by its inode. closed: the pids that may not be looked
-    into.
+    into. avoided: mount points of namespaces that are not to be opened.
     """
 
     namespaces: dict[int, Found] = field(default_factory=dict)
     holders: dict[int, list[int]] = field(default_factory=dict)
     closed: list[int] = field(default_factory=list)
+    avoided: dict[int, str] = field(default_factory=dict)
 
 
 def census() -> Census:
@@ -58,7 +60,7 @@ def census() -> Census:
             continue
         try:
             _namespaces_of(int(name), taken)
-            later += _mounted(name, mounts)
+            later += _mounted(name, mounts, taken)
             later += _descriptors(int(name), taken, sockets)
         except PermissionError:
             taken.closed.append(int(name))
@@ -89,8 +91,11 @@ def _namespaces_of(pid: int, taken: Census) -> None:
                 found.doors.append(door)
 
 
-def _mounted(name: str, seen: set[int]) -> Iterator[tuple[int, str]]:
-    """The namespaces that are mounted somewhere, each mount namespace being looked at once."""
+def _mounted(name: str, seen: set[int], taken: Census) -> Iterator[tuple[int, str]]:
+    """The namespaces that are mounted somewhere, each mount namespace being looked at once.
+
+    One below a file system that somebody serves is left alone: whoever serves it could keep us waiting.
+    """
     try:
         mounts = os.stat(f"/proc/{name}/ns/mnt").st_ino
         if mounts in seen:
@@ -100,9 +105,13 @@ def _mounted(name: str, seen: set[int]) -> Iterator[tuple[int, str]]:
         return
     seen.add(mounts)
     root = "" if mounts == os.stat("/proc/self/ns/mnt").st_ino else f"/proc/{name}/root"
+    slow = tuple(point.rstrip(b"/") + b"/" for point in _SLOW.findall(table))
     for netns, point in _NSFS.findall(table):
         path = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point))
-        yield int(netns), f"{root}{path}"
+        if point.startswith(slow):
+            taken.avoided[int(netns)] = f"{root}{path}"
+        else:
+            yield int(netns), f"{root}{path}"
 
 
 def _descriptors(pid: int, taken: Census, sockets: dict[int, bool]) -> Iterator[tuple[int, str]]:

@@ -35,6 +35,7 @@ from verify_audit.probes.sniffers import SocketEntry, living, packet_sockets, pa
 from verify_audit.probes.stack import ALONE, links, nsids
 
 _BE_ROOT = "run verify-audit as root, in the initial pid namespace"
+_SERVED = "it is mounted below a file system that somebody serves (FUSE, NFS, ...), who could keep us waiting"
 _NAMED = 5
 _SOMEWHERE = -1
 
@@ -77,6 +78,10 @@ class _Sweep:
             named = f"process{'' if len(taken.closed) == 1 else 'es'} {', '.join(map(str, taken.closed[:_NAMED]))}"
             more = f" and {len(taken.closed) - _NAMED} more" if len(taken.closed) > _NAMED else ""
             self._fail(named + more, "network namespaces and sockets are not for us to see", _BE_ROOT)
+
+        for netns, point in taken.avoided.items():
+            if netns not in self._all:
+                self._fail(f"network namespace net:[{netns}], mounted at {point}", _SERVED)
 
     def _fail(self, what: str, why: str, remedy: str = "") -> None:
         provenance = Provenance("network namespaces", what, time.time())
