@@ -22,6 +22,8 @@ from tests.live.kin import Kin
 
 FLAGGED = ("ANOM_PROMISCUOUS", "NETFILTER_CFG")
 
+# What auditd adds has names in capitals only. A device may be named `x\x1dUID=0`.
+_ENRICHED = re.compile(rb"\x1d(?!.* [a-z_]+=).*", re.DOTALL)
 _LINE = re.compile(rb"type=(\S+) msg=audit\((\d+\.\d+):(\d+)\): (.*)", re.DOTALL)
 
 
@@ -44,7 +46,7 @@ class Line:
 
     def field(self, name: str) -> str | None:
         """The first value of that name, unquoted."""
-        found = re.search(rf'(?:\A|[ \'])(?:{name})=(?:"([^"]*)"|(\S*))', self.body)
+        found = re.search(rf'(?:\A|[ \'])(?:{name})=(?:"([^"]*)"|([^ ]*))', self.body)
         return None if found is None else found[2] if found[1] is None else found[1]
 
 
@@ -117,7 +119,7 @@ def events_in(lines: list[bytes]) -> list[LogEvent]:
     """The events that these lines make up, in the order of their first lines."""
     found: dict[str, list[Line]] = {}
     for raw in lines:
-        match = _LINE.fullmatch(raw.partition(b"\x1d")[0])
+        match = _LINE.fullmatch(_ENRICHED.sub(b"", raw))
         if match:
             body = match[4].decode(errors="backslashreplace").strip()
             found.setdefault(f"{match[2].decode()}:{match[3].decode()}", []).append(

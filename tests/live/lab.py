@@ -337,7 +337,8 @@ class Lab:
 
     def links(self) -> dict[str, dict[str, Any]]:
         """The interfaces in the namespace, by name."""
-        return {link["ifname"]: link for link in json.loads(self.run("ip", "-j", "-d", "link"))}
+        listed = json.loads(self.run("ip", "-j", "-d", "link"), strict=False)  # a name may hold terminal codes
+        return {link["ifname"]: link for link in listed}
 
     def veth_of(self, container: str) -> str:
         """The host's end of a running container's only interface."""

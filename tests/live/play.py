@@ -79,7 +79,7 @@ class Expected:
     def _fits(self, line: Line, event: LogEvent) -> bool:
         if line.type == "ANOM_PROMISCUOUS":
             # From the right: a device may be named `x prom=0`, but for the space.
-            fields = re.search(r"\Adev=(\S+) prom=(\d+) old_prom=\d+ ", line.body)
+            fields = re.search(r"\Adev=([^ ]+) prom=(\d+) old_prom=\d+ ", line.body)
             return (
                 self.rule == "promiscuous"
                 and fields is not None

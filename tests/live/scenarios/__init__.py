@@ -1,6 +1,6 @@
 """Every scenario: a module for each kind, which enters its own into the list of `tests.live.play`."""
 
 from tests.live.play import SCENARIOS
-from tests.live.scenarios import docker_work, fooling, identity, nested, on_firewall, on_links
+from tests.live.scenarios import docker_work, fooling, identity, injection, nested, on_firewall, on_links
 
-__all__ = ["SCENARIOS", "docker_work", "fooling", "identity", "nested", "on_firewall", "on_links"]
+__all__ = ["SCENARIOS", "docker_work", "fooling", "identity", "injection", "nested", "on_firewall", "on_links"]

@@ -246,18 +246,23 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
 """
 
 
-@scenario("an nft table whose name imitates fields")
-def hostile_table(lab: Lab) -> Steps:
+def new_table(lab: Lab, verb: str, name: str, *around: str) -> None:
+    """Have nf_tables add or delete a table of any name; around: what the command is given to."""
     script = lab.directory / "table.py"
     script.write_text(_NEW_TABLE)
+    lab.run(*around, sys.executable, "-I", script, verb, name)
+
+
+@scenario("an nft table whose name imitates fields")
+def hostile_table(lab: Lab) -> Steps:
     yield ()
-    lab.run(sys.executable, "-I", script, "add", INJECTED)
+    new_table(lab, "add", INJECTED)
     try:
         yield [
             attack_on_rules("the table", re.escape(INJECTED), command="python.*", bare=REFUTED | INCONCLUSIVE)
         ]
     finally:
-        lab.run(sys.executable, "-I", script, "delete", INJECTED)
+        new_table(lab, "delete", INJECTED)
 
 
 @scenario("Docker's nft table in an unprivileged namespace")
