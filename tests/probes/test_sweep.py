@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.probes.own_namespace import can, in_a_namespace, sh
+from tests.probes.own_namespace import can, device, in_a_namespace, sh
 from verify_audit.host.facts import PacketSocket
 from verify_audit.host.hearing import Hearing
 from verify_audit.host.sweep import Conclusion, Swept, SweptNamespace
@@ -24,6 +24,7 @@ from verify_audit.probes import census as counting
 from verify_audit.probes import sweep as sweeping
 from verify_audit.probes.census import Census, census
 from verify_audit.probes.namespace import netns_of, own_netns, through
+from verify_audit.probes.netlink import NetlinkError, request
 from verify_audit.probes.sweep import sweep
 
 ALL = 3
@@ -300,7 +301,42 @@ def test_a_socket_of_which_only_the_ring_is_left_has_its_holder() -> None:
     in_a_namespace(act)
 
 
-def test_xdp_and_tc_are_seen() -> None:
+def attach_xdp(name: str) -> None:
+    """A program that passes everything on: two instructions, mov r0, XDP_PASS and exit."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0))
+    licence = ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("=IIQQ", 6, 2, ctypes.addressof(code), ctypes.addressof(licence)) + bytes(96)
+    numbers = {"x86_64": 321, "aarch64": 280}
+    program = libc.syscall(numbers.get(os.uname().machine, -1), 5, ctypes.c_char_p(load), len(load))
+    if program < 0:
+        pytest.skip(f"no XDP here: {os.strerror(ctypes.get_errno())}")
+    xdp = struct.pack("=HHI", 8, 1, program) + struct.pack("=HHI", 8, 3, 1 << 1)  # IFLA_XDP_FLAGS: generic
+    body = struct.pack("=BxHiII", 0, 0, device(name).ifindex, 0, 0)
+    body += struct.pack("=HH", 4 + len(xdp), 0x8000 | 43) + xdp
+    request(0, 19, 4, body)  # RTM_SETLINK, acknowledged
+    os.close(program)
+
+
+def test_an_xdp_program_is_seen() -> None:
+    def act() -> None:
+        sh("ip link add v0 type veth peer name v1")
+        assert not device("v0").xdp
+        try:
+            attach_xdp("v0")
+        except NetlinkError as error:
+            assert "empty" in str(error)  # an acknowledgement and no more
+        assert device("v0").xdp
+        assert not device("v1").xdp
+        (seen,) = [
+            each for each in Conclusion(sweep(), None).devices if each.ledger.link.netns == own_netns()
+        ]
+        assert (seen.ledger.link.name, seen.ledger.count, seen.unexplained) == ("v0", 0, False)
+
+    in_a_namespace(act)
+
+
+def test_tc_filters_are_seen() -> None:
     def act() -> None:
         sh("ip link add v0 type veth peer name v1")
         if not can("tc qdisc add dev v0 clsact"):
