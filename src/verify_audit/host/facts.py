@@ -135,6 +135,8 @@ class Life:
     """When a container ran, and as which process (GET /containers/ID/json).
 
     pid is 0 and sandbox empty unless it runs. The times are None when the engine never set them.
+    bindings are the ports that it publishes whenever it runs (HostConfig.PortBindings), host_port 0 for one of
+    the engine's choice; None when they are not known.
     """
 
     container_id: str
@@ -143,6 +145,7 @@ class Life:
     started_at: float | None
     finished_at: float | None
     sandbox: str
+    bindings: tuple[PublishedPort, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
