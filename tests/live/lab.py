@@ -337,7 +337,9 @@ class Lab:
 
     def links(self) -> dict[str, dict[str, Any]]:
         """The interfaces in the namespace, by name."""
-        listed = json.loads(self.run("ip", "-j", "-d", "link"), strict=False)  # a name may hold terminal codes
+        listed = json.loads(
+            self.run("ip", "-j", "-d", "link"), strict=False
+        )  # a name may hold terminal codes
         return {link["ifname"]: link for link in listed}
 
     def veth_of(self, container: str) -> str:

@@ -56,6 +56,9 @@ def serials(*gaps: int, begins: float = OLD - 100) -> Serials:
     return made
 
 
+WHOLE = serials()
+
+
 def serial_at(at: float) -> int:
     return int((at - OLD + 100) / 0.05)
 
@@ -69,7 +72,7 @@ def verdicts(events: list[Event], on: Host, log: Serials | None) -> list[Verdict
 
 
 def test_a_record_for_each_connection_is_dockers() -> None:
-    (found,) = investigate([turn(NOW, 1)], host(told(NOW + 0.02)), serials=serials())
+    (found,) = investigate([turn(NOW, 1)], host(told(NOW + 0.02)), serials=WHOLE)
     assert found.verdict is Verdict.CONFIRMED
     assert found.container is not None
     assert found.container.id == "c" * 64
@@ -77,7 +80,7 @@ def test_a_record_for_each_connection_is_dockers() -> None:
 
 def test_a_leave_is_counted_against_disconnections() -> None:
     left = host(told(NOW + 0.02, "disconnect"), told(NOW + 0.03, "disconnect"))  # 20.10 says it twice
-    assert verdicts([turn(NOW, 1, enter=False)], left, serials()) == [Verdict.CONFIRMED]
+    assert verdicts([turn(NOW, 1, enter=False)], left, WHOLE) == [Verdict.CONFIRMED]
 
 
 @given(extra=st.floats(-0.14, 0.14), count=st.integers(1, 3))
@@ -85,9 +88,9 @@ def test_one_record_more_and_none_is_accounted_for(extra: float, count: int) -> 
     at = [NOW + place * 0.05 for place in range(count)]
     connected = host(*(told(each + 0.02, container=f"{place}" * 64) for place, each in enumerate(at)))
     records = [turn(each, place, device=f"veth{place}") for place, each in enumerate(at)]
-    assert verdicts(records, connected, serials()) == [Verdict.CONFIRMED] * count
+    assert verdicts(records, connected, WHOLE) == [Verdict.CONFIRMED] * count
     records.append(turn(NOW + extra, 9, device="veth9"))
-    assert Verdict.CONFIRMED not in verdicts(records, connected, serials())
+    assert Verdict.CONFIRMED not in verdicts(records, connected, WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -107,27 +110,25 @@ def test_a_log_that_lacks_something_settles_nothing(log: Serials | None) -> None
 
 @pytest.mark.parametrize("driver", ["host", "null", "macvlan", ""])
 def test_a_connection_that_makes_no_such_record_accounts_for_none(driver: str) -> None:
-    assert verdicts([turn(NOW, 1)], host(told(NOW + 0.02, driver=driver)), serials()) == [
-        Verdict.INCONCLUSIVE
-    ]
+    assert verdicts([turn(NOW, 1)], host(told(NOW + 0.02, driver=driver)), WHOLE) == [Verdict.INCONCLUSIVE]
 
 
 def test_a_connection_before_the_record_is_not_its_own() -> None:
-    assert verdicts([turn(NOW, 1)], host(told(NOW - 0.05)), serials()) == [Verdict.INCONCLUSIVE]
+    assert verdicts([turn(NOW, 1)], host(told(NOW - 0.05)), WHOLE) == [Verdict.INCONCLUSIVE]
 
 
 def test_a_record_with_an_actor_beside_it_leaves_the_others_open() -> None:
     """Docker's own has its actor: the one without is not what the connection accounts for."""
     connected = host(told(NOW + 0.02))
     both = [turn(NOW, 1, pid=3059), turn(NOW + 0.01, 2, device="veth2")]
-    assert verdicts(both, connected, serials())[1] is Verdict.INCONCLUSIVE
-    assert verdicts([turn(NOW, 1, pid=77)], connected, serials()) == [Verdict.REFUTED]
+    assert verdicts(both, connected, WHOLE)[1] is Verdict.INCONCLUSIVE
+    assert verdicts([turn(NOW, 1, pid=77)], connected, WHOLE) == [Verdict.REFUTED]
 
 
 def test_a_record_whose_actor_cannot_be_read_is_not_one_without() -> None:
     cut = turn(NOW, 1, pid=77)
     half = replace_record(cut, cut.records[1]._replace(body=b"arch=c000003e syscall=44 succ"))
-    assert verdicts([half], host(told(NOW + 0.02)), serials()) != [Verdict.CONFIRMED]
+    assert verdicts([half], host(told(NOW + 0.02)), WHOLE) != [Verdict.CONFIRMED]
 
 
 # Before the engine's start
@@ -147,30 +148,30 @@ def survivor(started: float, finished: float | None = None, **changes: object) -
 @pytest.mark.parametrize("pid", [None, 77])
 def test_what_comes_out_with_a_containers_start_was_the_engine_then(pid: int | None) -> None:
     records = [turn(OLD, 1, pid=pid)]
-    assert verdicts(records, survivor(OLD + 0.3), serials()) == [Verdict.CONFIRMED]
-    assert verdicts(records, survivor(OLD + 3), serials()) == [Verdict.INCONCLUSIVE]
+    assert verdicts(records, survivor(OLD + 0.3), WHOLE) == [Verdict.CONFIRMED]
+    assert verdicts(records, survivor(OLD + 3), WHOLE) == [Verdict.INCONCLUSIVE]
     assert verdicts(records, survivor(OLD + 0.3), None) == [Verdict.INCONCLUSIVE]
 
 
 def test_all_that_the_engine_of_then_did_is_its_own() -> None:
     records = [turn(OLD, 1, pid=77), turn(OLD + 20, 2, enter=False, pid=77, device="other")]
-    assert verdicts(records, survivor(OLD + 0.3, OLD + 20), serials()) == [Verdict.CONFIRMED] * 2
+    assert verdicts(records, survivor(OLD + 0.3, OLD + 20), WHOLE) == [Verdict.CONFIRMED] * 2
     later = [records[0], turn(OLD + 5, 2, pid=77, device="other")]
-    assert verdicts(later, survivor(OLD + 0.3), serials()) == [Verdict.CONFIRMED, Verdict.INCONCLUSIVE]
+    assert verdicts(later, survivor(OLD + 0.3), WHOLE) == [Verdict.CONFIRMED, Verdict.INCONCLUSIVE]
 
 
 def test_two_who_did_it_at_once_leave_it_open_who_the_engine_was() -> None:
     records = [turn(OLD, 1, pid=77), turn(OLD + 0.1, 2, pid=78, device="other")]
-    assert verdicts(records, survivor(OLD + 0.3), serials()) == [Verdict.INCONCLUSIVE] * 2
+    assert verdicts(records, survivor(OLD + 0.3), WHOLE) == [Verdict.INCONCLUSIVE] * 2
 
 
 def test_a_container_whose_network_is_gone_accounts_for_nothing() -> None:
     elsewhere = replace(CONTAINER.endpoints[0], network_id="d" * 64, network_name="gone")
-    assert verdicts([turn(OLD, 1)], survivor(OLD + 0.3, endpoints=(elsewhere,)), serials()) == [
+    assert verdicts([turn(OLD, 1)], survivor(OLD + 0.3, endpoints=(elsewhere,)), WHOLE) == [
         Verdict.INCONCLUSIVE
     ]
 
 
 def test_a_container_that_cannot_be_asked_for_leaves_it_open() -> None:
     on = docker_host({ask.life(WEB): unseen()})
-    assert verdicts([turn(OLD, 1)], on, serials()) == [Verdict.INCONCLUSIVE]
+    assert verdicts([turn(OLD, 1)], on, WHOLE) == [Verdict.INCONCLUSIVE]

@@ -3,4 +3,13 @@
 from tests.live.play import SCENARIOS
 from tests.live.scenarios import docker_work, fooling, identity, injection, nested, on_firewall, on_links
 
-__all__ = ["SCENARIOS", "docker_work", "fooling", "identity", "injection", "nested", "on_firewall", "on_links"]
+__all__ = [
+    "SCENARIOS",
+    "docker_work",
+    "fooling",
+    "identity",
+    "injection",
+    "nested",
+    "on_firewall",
+    "on_links",
+]
