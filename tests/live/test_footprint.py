@@ -15,7 +15,8 @@ from tests.live.auditlog import LogEvent
 from tests.live.engines import Kind
 from tests.live.lab import IMAGE, Lab, Machine, judged, lab, program, program_environment
 
-_HERE, _ELSEWHERE, _SWEEP = "in the engine's namespace", "in another namespace", "sniffers"
+_HERE, _ELSEWHERE = "in the engine's namespace", "in another namespace"
+_SWEEP, _RULES = "sniffers", "rules"
 _CALLS = (
     "execve,execveat,fork,vfork,clone,clone3,kill,socket,bind,connect,sendto,sendmsg,sendmmsg,write,writev,"
     "pwrite64,open,openat,openat2,creat,truncate,unlink,unlinkat,rename,renameat,renameat2,mkdir,mkdirat,"
@@ -74,13 +75,13 @@ def events(busy: tuple[Lab, Sequence[LogEvent]]) -> Sequence[LogEvent]:
     return busy[1]
 
 
-@pytest.fixture(scope="module", params=[_HERE, _ELSEWHERE, _SWEEP])
+@pytest.fixture(scope="module", params=[_HERE, _ELSEWHERE, _SWEEP, _RULES])
 def watched(request: pytest.FixtureRequest, busy: tuple[Lab, Sequence[LogEvent]]) -> Watched:
-    """One whole run under strace: the judgement of the events, or the sweep while somebody listens."""
+    """One whole run under strace: the judgement of the events, the sweep while somebody listens, or the rules."""
     busy_lab, events = busy
     log, trace = busy_lab.directory / "watched.log", busy_lab.directory / "trace"
     log.write_bytes(b"".join(event.raw for event in events))
-    arguments = ["sniffers"] if request.param == _SWEEP else [str(log)]
+    arguments = {_SWEEP: ["sniffers"], _RULES: ["rules", "--log", str(log)]}.get(request.param, [str(log)])
     command = [
         *("strace", "-f", "-qq", "-s", "300", "-o", str(trace), "-e", f"trace={_CALLS}"),
         *program(*arguments, "--format", "jsonl", "--docker-host", f"unix://{busy_lab.socket}"),
@@ -138,6 +139,9 @@ def test_the_run_judged(watched: Watched, events: Sequence[LogEvent]) -> None:
     if watched.kind == _SWEEP:
         assert watched.stdout.count('"verify-audit.listener/1"') >= 2
         assert watched.of("setns")
+    elif watched.kind == _RULES:
+        assert watched.stdout.count('"verify-audit.rule/1"') >= 20
+        assert watched.stdout.count('"standing":"unexplained"') == 1
     else:
         assert watched.stdout.count('"verify-audit.finding/1"') >= len(events)
     assert "Traceback" not in watched.stderr
@@ -199,7 +203,7 @@ def test_legacy_tables_are_read_where_there_are_some(watched: Watched, busy_lab:
     assert bool(asked) == (busy_lab.backend == "legacy" and watched.kind != _SWEEP)
 
 
-@pytest.mark.parametrize("kind", [_HERE, _SWEEP])
+@pytest.mark.parametrize("kind", [_HERE, _SWEEP, _RULES])
 def test_no_record_is_caused(busy_lab: Lab, events: Sequence[LogEvent], kind: str) -> None:
     """The log has nothing flagged of ours after a run, and the kernel the same tables, mounts and links."""
     before = _state(busy_lab)
@@ -207,6 +211,11 @@ def test_no_record_is_caused(busy_lab: Lab, events: Sequence[LogEvent], kind: st
         if kind == _SWEEP:
             with _listeners(busy_lab):
                 status = judged(busy_lab.inside(*program("sniffers", "--format", "jsonl"))).status
+        elif kind == _RULES:
+            socket = f"unix://{busy_lab.socket}"
+            status = judged(
+                busy_lab.inside(*program("rules", "--docker-host", socket, "--format", "jsonl"))
+            ).status
         else:
             status = busy_lab.judge(events).status
     assert status == 11
