@@ -13,6 +13,7 @@ kernel/auditsc.c __audit_log_nfcfg(); audit message types in include/uapi/linux/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
@@ -110,7 +111,7 @@ class FirewallRule(Rule):
                     Step.FIREWALL,
                     f"Docker {self._layout.version} has no business with table {table} of family {family}",
                     source,
-                    f"nft list table {family} {table}",
+                    f"nft list table {family} {quote(table)}",
                 )
         if case.actor.call is not None and case.actor.call.success is False:
             call = case.event.of_type("SYSCALL")[0]
