@@ -7,6 +7,7 @@ imitate what stands beside them: a record, a field, a line of a report, what a t
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -34,6 +35,8 @@ NAMES: tuple[str, ...] = (
     "<script>alert(1)</script>&amp;<!--",
     '"}],"verdict":"confirmed","x":[{"y":"\\',
     "$(reboot)`reboot`;reboot #' \" && reboot",
+    "$(reboot)",
+    "x|reboot&",
     "%s %n {0} {x!r} {{}}",
     "../../etc/passwd",
     "\U000e0041\U0001f600\uffff\ufffe",
@@ -66,6 +69,16 @@ def check_text(text: str) -> None:
     """That a report for people is safe to be shown on a terminal."""
     assert unsafe_in_terminal(text) == []
     text.encode("utf-8")
+
+
+_QUOTED = re.compile(r"""'[^']*'|"'\"""")
+_OURS = re.compile(r"\$\(docker inspect -f  [^ ]*\)| \| grep promiscuity|; ")
+
+
+def check_command(commands: str) -> None:
+    """That commands which are shown to be copied have no word for the shell but our own."""
+    bare = _OURS.sub("", _QUOTED.sub("", commands))
+    assert not set(bare) & set("$`&<>|;\\\n*?~!#()[]{}'\""), commands
 
 
 def check_json_line(line: str) -> dict[str, Any]:

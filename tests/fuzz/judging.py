@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.hostile import check_json_line, check_text
+from tests.hostile import check_command, check_json_line, check_text
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Bearing, Weight
 from verify_audit.findings.finding import Finding
@@ -40,6 +40,8 @@ def _check(finding: Finding) -> None:
     """That the verdict is what the evidence carries."""
     decisive = {each.bearing for each in finding.evidence if each.weight is Weight.DECISIVE}
     any_of = {each.bearing for each in finding.evidence}
+    for each in finding.evidence:
+        check_command(each.by_hand)
     match finding.verdict:
         case Verdict.CONFIRMED:
             assert Bearing.FOR in decisive

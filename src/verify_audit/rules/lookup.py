@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import NamedTuple
 
 from verify_audit.findings.evidence import Evidence, Step
@@ -52,7 +53,7 @@ class Lookup:
             return None
         table = command.table or "filter"
         program = command.program if command.program in ("iptables", "ip6tables") else "iptables"
-        by_hand = f"{program} -t {table} -S {command.chain}"
+        by_hand = f"{program} -t {quote(table)} -S {quote(command.chain or '')}"
         firewall, raw = self._layout.firewall, ""
         found = self._layout.live(command)
         if command.truncated or command.spec.opaque:

@@ -5,6 +5,8 @@ References: moby libnetwork/resolver_unix.go.
 
 from __future__ import annotations
 
+from shlex import quote
+
 from verify_audit.audit import decode
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
@@ -82,7 +84,7 @@ class NameServer:
             Step.FIREWALL,
             f"it is in the namespace of container {names}, which was being started then: {_DNS}",
             source,
-            f"nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {short(container.id)}) -n iptables -t nat -S",
+            f"nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {quote(short(container.id))}) -n iptables -t nat -S",
         )
         return True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from shlex import quote
 
 from verify_audit.audit.decode import promiscuous
 from verify_audit.audit.record import Event
@@ -103,7 +104,7 @@ class Nested:
             Step.ENGINE,
             f"the engine that is meant is {who(self._process)} inside container {name}, not the host's",
             self.picture.daemon,
-            f"docker top {name}",
+            f"docker top {quote(name)}",
         )
         return found._replace(
             headline=f"A nested engine inside container {name}, not the host's: {found.headline}",
@@ -136,7 +137,7 @@ class Nested:
         for command in commands.split("; "):
             match command.partition(" ")[0]:
                 case "docker":
-                    given.append(f"docker exec {short(self.container.id)} {command}")
+                    given.append(f"docker exec {quote(short(self.container.id))} {command}")
                 case "ip" | "ss" | "bridge" | "iptables" | "ip6tables" | "nft":
                     given.append(f"nsenter --net=/proc/{self._process.identity.pid}/ns/net {command}")
                 case "ps" | "pstree":

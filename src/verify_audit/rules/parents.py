@@ -14,6 +14,8 @@ libnetwork/drivers/macvlan/macvlan_joinleave.go, libnetwork/osl/interface_linux.
 
 from __future__ import annotations
 
+from shlex import quote
+
 from verify_audit.findings.evidence import Step
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
@@ -106,7 +108,7 @@ class Parents:
                 Step.LISTENERS,
                 f"promiscuous mode is held {held.count} times on {device}, and not by Docker's {network.driver} alone",
                 link,
-                f"ip -d link show dev {device}",
+                f"ip -d link show dev {quote(device)}",
             )
             return False
         self._explained[device] = (container, network)
@@ -115,7 +117,7 @@ class Parents:
             f"a {network.driver} of network {network.name} with the address of container {container.name}, in its "
             f"namespace, stands on {device} and is all that can hold promiscuous mode on it",
             stack,
-            f"ip -d link show dev {device}",
+            f"ip -d link show dev {quote(device)}",
         )
         return True
 

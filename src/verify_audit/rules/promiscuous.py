@@ -243,7 +243,7 @@ class PromiscuousRule(Rule):
     def _by_start(self, case: Case, place: Place, container: Container, device: str) -> None:
         """The engine has forgotten its events of that time; when the container started it has not."""
         life, event = place.life, case.event
-        by_hand = f"docker inspect -f '{{{{.State.StartedAt}}}}' {short(container.id)}"
+        by_hand = f"docker inspect -f '{{{{.State.StartedAt}}}}' {quote(short(container.id))}"
         started = life.fact.started_at if isinstance(life, Observed) else None
         if isinstance(self.picture.history, Unobservable):
             # They may speak against it, and then the start settles nothing.
