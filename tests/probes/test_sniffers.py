@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.probe_samples import replies
+from verify_audit.probes import sniffers
 from verify_audit.probes.netlink import NetlinkError
-from verify_audit.probes.sniffers import SocketEntry, parse_listed, parse_packet_sockets, read_packet_sockets
+from verify_audit.probes.sniffers import (
+    SocketEntry,
+    packet_sockets,
+    parse_listed,
+    parse_packet_sockets,
+    read_packet_sockets,
+)
 
 
 def test_tcpdump_on_a_bridge_and_on_all_interfaces() -> None:
@@ -80,3 +87,19 @@ def test_a_membership_for_an_address_and_a_filter() -> None:
     )
     (entry,) = parse_packet_sockets([reply[:32] + parts])
     assert (entry.memberships, entry.addresses, entry.filter) == ((), ((2, "02:00:00:00:00:07"),), 3)
+
+
+def test_a_socket_that_is_opened_meanwhile_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = replies("packet sockets")
+    answers = [[first], [first, second], [first, second], [first, second]]
+    monkeypatch.setattr(sniffers, "read_packet_sockets", lambda *_: answers.pop(0))
+    assert [each.whole for each in packet_sockets()] == [True, True]
+
+
+def test_one_that_the_longer_list_never_has_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = replies("packet sockets")
+    monkeypatch.setattr(
+        sniffers, "read_packet_sockets", lambda show=3: [first] if show & 0x22 else [first, second]
+    )
+    assert [each.whole for each in packet_sockets(filters=True)] == [True, False]
+    assert [each.filter for each in packet_sockets(filters=True)] == [0, None]

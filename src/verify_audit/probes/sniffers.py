@@ -77,9 +77,13 @@ def packet_sockets(filters: bool = False) -> tuple[SocketEntry, ...]:
 
     Raises NetlinkError.
     """
-    told = {each.inode: each for each in parse_packet_sockets(read_packet_sockets())}
-    bare = parse_packet_sockets(read_packet_sockets(_SHOW_INFO))
-    entries = [told.get(each.inode) or replace(each, whole=False) for each in bare]
+    entries: list[SocketEntry] = []
+    for _ in range(2):
+        told = {each.inode: each for each in parse_packet_sockets(read_packet_sockets())}
+        bare = parse_packet_sockets(read_packet_sockets(_SHOW_INFO))
+        entries = [told.get(each.inode) or replace(each, whole=False) for each in bare]
+        if all(each.whole for each in entries):
+            break  # else one may just have been opened
     if filters and entries:
         shown = parse_packet_sockets(read_packet_sockets(_SHOW_INFO | _SHOW_FILTER))
         lengths = {each.inode: each.filter or 0 for each in shown}
