@@ -51,7 +51,6 @@ __all__ = (
     "expected_rules",
     "is_docker_chain",
     "is_docker_table",
-    "jumps_put_back",
     "looks_like_docker_chain",
     "parse_version",
 )
@@ -172,16 +171,6 @@ def expected_container_rules(version: str, *, firewall: str = "iptables") -> tup
             ExpectedRule(*("ip", table, incoming, spec, because), required=False, any_value=("source_ports",))
         )
     return tuple(rules)
-
-
-def jumps_put_back(version: str) -> int | None:
-    """How many jumps of FORWARD are taken out and put back, to have them first again.
-
-    The same number at `network create` (DOCKER-ISOLATION-STAGE-1 and DOCKER-USER) and at the first start on
-    a host (DOCKER-USER, once for itself and once for the default network). None where it has not been
-    counted on a live engine of that time; it was on 20.10.24 and 26.1.5.
-    """
-    return 2 if (20, 10, 0) <= parse_version(version) < (27, 0, 0) else None
 
 
 def _each_once(rules: Iterable[ExpectedRule]) -> tuple[ExpectedRule, ...]:

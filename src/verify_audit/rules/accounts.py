@@ -3,134 +3,39 @@
 A NETFILTER_CFG record alone says how much was changed, not what. But what the engine does can be
 counted: to create a network takes so many rules, which are there afterwards, and so many jumps taken
 out and put back. Where the log has exactly as many changes as that, nothing is left over that somebody
-else could have made. One change more, and none of them is accounted for.
+else could have made. One change more, and none of them is accounted for; but for one that follows the last
+command of an engine's start, which is then judged by itself.
 
 Blind spot: somebody who replaces one of Docker's own changes by one of his own in the same second, and
-restores it before the host is asked, leaves the same count.
+restores it before the host is asked, leaves the same count. More of that in engine_start.py and
+engine_work.py, which do the counting.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Sequence
 from functools import cached_property
 
-from verify_audit.audit.decode import NetfilterChange, netfilter
 from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
-from verify_audit.findings.finding import ContainerRef, NetworkRef
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
-from verify_audit.host.docker_layout import is_docker_chain, jumps_put_back
+from verify_audit.host.docker_layout import ExpectedRule
+from verify_audit.host.docker_operations import Place
 from verify_audit.host.facts import Container, EngineEvent
-from verify_audit.host.firewall import Backend, Firewall, FirewallRule
-from verify_audit.host.observation import Observation, Observed
-from verify_audit.rules.activity import DEATH, FOLLOW, TICK
+from verify_audit.host.firewall import Backend, Firewall
+from verify_audit.host.observation import Observed
+from verify_audit.rules.activity import DEATH, FOLLOW
 from verify_audit.rules.case import Case
-from verify_audit.rules.layout import FAMILIES, Layout
+from verify_audit.rules.engine_start import STARTING, first_start, start_again
+from verify_audit.rules.engine_work import Work
+from verify_audit.rules.layout import Layout
 from verify_audit.rules.picture import Picture
-
-GAP = 1.0
-"""Seconds without a change that end a run of changes."""
-
-STARTING = 15.0
-"""Seconds after the start of its process within which an engine has set up its own chains."""
+from verify_audit.rules.runs import Run, Settled, Write, runs_of, steps_legacy, writes_of
 
 SOON = 0.6
 """Seconds after a run within which the engine's own event for it lies when there is little else to do."""
-
-_PUTS = "nft_register_"
-_TAKES = "nft_unregister_"
-_REPLACES = ("xt_replace", "replace")
-_REGISTERS = ("xt_register", "register")
-_ADDITIONS = ("connect", "create", "start")
-
-Place = tuple[str, str]
-"""Family and table."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """One record of an event that has no actor."""
-
-    event: Event
-    change: NetfilterChange
-
-    @property
-    def place(self) -> Place:
-        return FAMILIES.get(self.change.family, ""), self.change.table.decode("utf-8", "surrogateescape")
-
-    @property
-    def legacy(self) -> bool:
-        return not (self.change.op or "").startswith("nft_")
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is of a kind that can be counted; the first use of a legacy table registers it."""
-        op = self.change.op or "replace"
-        return not self.change.odd and (op.startswith((_PUTS, _TAKES)) or op in (*_REPLACES, *_REGISTERS))
-
-
-@dataclass(slots=True)
-class _Run:
-    """Changes of one network namespace, one close upon the other."""
-
-    writes: list[_Write] = field(default_factory=list)
-
-    @property
-    def first(self) -> float:
-        return self.writes[0].event.time
-
-    @property
-    def last(self) -> float:
-        return self.writes[-1].event.time
-
-    @property
-    def generation(self) -> int | None:
-        return self.writes[-1].change.generation
-
-    def follows(self, write: _Write) -> bool:
-        """Whether a change is the next of this run: of nf_tables, by its generation; else by time alone."""
-        if write.event.time - self.last > GAP:
-            return False
-        mine, its = self.generation, write.change.generation
-        if mine is None or its is None:
-            return mine is its
-        # A batch that touches two tables writes a record for each under one generation.
-        return its in (mine, mine + 1)
-
-    def put(self) -> Counter[Place]:
-        """Objects that were put in, by place; with x_tables, replacements of the table."""
-        return self._sum(_PUTS)
-
-    def taken(self) -> Counter[Place]:
-        """Objects that were taken out, by place."""
-        return self._sum(_TAKES)
-
-    def _sum(self, begins: str) -> Counter[Place]:
-        found: Counter[Place] = Counter()
-        for write in self.writes:
-            op = write.change.op or ""
-            if op.startswith(begins):
-                found[write.place] += write.change.entries
-            elif begins == _PUTS and (op or "replace") in _REPLACES:
-                found[write.place] += 1
-        return found
-
-    def registered(self) -> Counter[Place]:
-        """How often each legacy table was registered, as the first to look at it has the kernel do."""
-        return Counter(write.place for write in self.writes if write.change.op in _REGISTERS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """What accounts for a run."""
-
-    statement: str
-    source: Observation[Firewall]
-    container: ContainerRef | None = None
-    network: NetworkRef | None = None
 
 
 class Accounts:
@@ -139,17 +44,13 @@ class Accounts:
     def __init__(self, picture: Picture, layout: Layout) -> None:
         self._picture = picture
         self._layout = layout
-        self._writes: list[_Write] = []
+        self._work = Work(picture, layout)
+        self._writes: list[Write] = []
 
     def survey(self, events: Sequence[Event]) -> None:
         """See all events, in the order of the log."""
         for event in events:
-            if event.first("SYSCALL") is None:
-                changes = [netfilter(record) for record in event.of_type("NETFILTER_CFG")]
-                writes = [_Write(event, change) for change in changes if change is not None]
-                # An event of which a part cannot be counted is not accounted for by the rest.
-                if len(writes) == len(changes) and all(write.counts for write in writes):
-                    self._writes.extend(writes)
+            self._writes += writes_of(event)
 
     def settle(self, case: Case) -> None:
         """Say what accounts for an event without an actor, where something does."""
@@ -158,35 +59,95 @@ class Accounts:
             case.container, case.network = settled.container, settled.network
             case.proves(Step.FIREWALL, settled.statement, settled.source)
 
+    def robbed(self, event: Event) -> list[ExpectedRule]:
+        """The rules that Docker needs, and that one of this event's tables lacks, which it took something out of.
+
+        None where a later change in the log could be what took them: as many must be missing as all changes
+        from this one on, for which nothing else accounts, took out there.
+        """
+        missing = self._layout.attribution.missing if self._layout.attribution is not None else ()
+        for place, since in self._taken_since.get(id(event), {}).items():
+            found = [rule for rule in missing if (rule.family, rule.table) == place]
+            if since <= len(found):
+                return found
+        return []
+
     @cached_property
-    def _settled(self) -> dict[int, _Settled]:
+    def _taken_since(self) -> dict[int, dict[Place, int]]:
+        """By the id() of an event that took something out: how much was taken from that table from then on."""
+        found: dict[int, dict[Place, int]] = {}
+        total: Counter[Place] = Counter()
+        firewall = self._layout.firewall
+        for write in reversed(self._writes):
+            if id(write.event) in self._settled:
+                continue
+            taken = write.takes
+            if write.replaces and isinstance(firewall, Observed):
+                (step,) = steps_legacy([write], self._next, firewall.fact) or [0]
+                taken = max(0, -step)
+            if taken:
+                total[write.place] += taken
+                found.setdefault(id(write.event), {})[write.place] = total[write.place]
+        return found
+
+    @cached_property
+    def _settled(self) -> dict[int, Settled]:
         """By the event's id(): two nodes may use the same one of the log's."""
-        found: dict[int, _Settled] = {}
+        found: dict[int, Settled] = {}
         if not self._picture.is_docker or self._layout.attribution is None:
             return found
         left_over: set[int] = set()
-        for run in self._runs():
-            settled = self._in_container(run) or self._in_engines(run)
-            if settled is None:
-                left_over.update(id(write.event) for write in run.writes)
+        runs = deque(runs_of(self._writes, self._picture.started_before(float("inf"))))
+        while runs:
+            run = runs.popleft()
+            settled, writes = self._account(run)
+            if settled is not None:
+                found.update({id(write.event): settled for write in writes})
+            own = set(map(id, writes))
+            rest = [write for write in run.writes if id(write) not in own]
+            if rest and writes:
+                runs.appendleft(Run(rest))
             else:
-                found.update({id(write.event): settled for write in run.writes})
+                left_over.update(id(write.event) for write in rest)
+                self._work.leave(rest, self._next)
         return {key: settled for key, settled in found.items() if key not in left_over}
 
-    def _runs(self) -> Iterable[_Run]:
-        runs: list[_Run] = []
-        for write in self._writes:
-            open_runs = (run for run in reversed(runs[-64:]) if run.follows(write))
-            run = next(open_runs, None)
-            if run is None:
-                run = _Run()
-                runs.append(run)
-            run.writes.append(write)
-        return runs
+    def _account(self, run: Run) -> tuple[Settled | None, list[Write]]:
+        """What accounts for a run, or for the head of it, and which changes those are."""
+        settled = self._in_container(run)
+        if settled is not None:
+            return settled, run.writes
+        picture = self._picture
+        started = picture.started_before(run.first)
+        begin = max(run.first - DEATH, started or 0.0)  # before its start the engine did nothing
+        if self._layout.version is None or not picture.covers(begin, run.last + FOLLOW):
+            return None, []
+        if started is not None and run.first - started <= STARTING:
+            head = start_again(run, started, picture, self._layout, self._next)
+            if head is not None:
+                return head
+            if run.last - started <= STARTING and not self._work.near(run, SOON):
+                settled = first_start(run, started, self._layout)
+                return settled, run.writes if settled is not None else []
+        # Most events follow within SOON; whatever else the engine does until FOLLOW has changes of its own.
+        settled = self._work.settles(run, SOON, self._next) or self._work.settles(run, FOLLOW, self._next)
+        return settled, run.writes if settled is not None else []
+
+    @cached_property
+    def _next(self) -> dict[int, int]:
+        """By a change's id(), the entries of its x_tables table at the next change of it in the log."""
+        found: dict[int, int] = {}
+        later: dict[Place, int] = {}
+        for write in reversed(self._writes):
+            if write.replaces:
+                if write.place in later:
+                    found[id(write)] = later[write.place]
+                later[write.place] = write.change.entries
+        return found
 
     # In a container's namespace
 
-    def _in_container(self, run: _Run) -> _Settled | None:
+    def _in_container(self, run: Run) -> Settled | None:
         """All the changes that a container's namespace has ever had, and all of it Docker's name server."""
         if set(run.put()) != {("ip", "nat")}:
             return None
@@ -197,7 +158,7 @@ class Accounts:
             answer = self._picture.host.ask(ask.container_firewall(life.fact.pid))
             if not isinstance(answer, Observed) or not self._is_name_servers(answer.fact, run):
                 continue
-            return _Settled(
+            return Settled(
                 f"these {len(run.writes)} changes are all that the namespace of container {container.name} has had, "
                 "and what they left there is the way to Docker's name server, and nothing else; the engine reported "
                 f"{near.action} {apart(near.at, run.last)} the last",
@@ -207,7 +168,7 @@ class Accounts:
             )
         return None
 
-    def _is_name_servers(self, firewall: Firewall, run: _Run) -> bool:
+    def _is_name_servers(self, firewall: Firewall, run: Run) -> bool:
         expected = self._layout.expected_in_containers
         rules = firewall.rules
         used = {rule.chain for rule in rules} | {rule.spec.target for rule in rules}
@@ -235,7 +196,7 @@ class Accounts:
         objects = len(firewall.tables) + len(firewall.chains) + len(rules)
         return whole and sum(run.put().values()) == objects
 
-    def _started(self, run: _Run) -> list[tuple[Container, EngineEvent]]:
+    def _started(self, run: Run) -> list[tuple[Container, EngineEvent]]:
         """Running containers that the engine connected or started around a run, the nearest event with each."""
         found: dict[str, EngineEvent] = {}
         for event in self._picture.events_between(run.first - FOLLOW, run.last + FOLLOW):
@@ -244,148 +205,3 @@ class Accounts:
         known = self._picture.container_by_id
         pairs = [(known[key], event) for key, event in found.items() if key in known and known[key].running]
         return sorted(pairs, key=lambda pair: abs(pair[1].at - run.last))
-
-    # In the engine's namespace
-
-    def _in_engines(self, run: _Run) -> _Settled | None:
-        picture = self._picture
-        started = picture.started_before(run.first)
-        begin = max(run.first - DEATH, started or 0.0)  # before its start the engine did nothing
-        if self._layout.version is None or not picture.covers(begin, run.last + FOLLOW):
-            return None
-        added = any(event.action in _ADDITIONS for event in self._near(run, SOON))
-        if started is not None and run.last - started <= STARTING and not added:
-            return self._engine_start(run, started)
-        # Most events follow within SOON; whatever else the engine does until FOLLOW has changes of its own.
-        return self._by_operations(run, SOON) or self._by_operations(run, FOLLOW)
-
-    def _near(self, run: _Run, follow: float) -> list[EngineEvent]:
-        """The engine's events that may go with a run; its own event follows a change, but for a death."""
-        found = self._picture.events_between(run.first - DEATH, run.last + follow)
-        return [
-            event
-            for event in found
-            if event.type in ("network", "container")
-            and (event.at >= run.first - TICK or event.action == "die")
-        ]
-
-    def _by_operations(self, run: _Run, follow: float) -> _Settled | None:
-        """A run that networks made, and containers started, in that time account for to the last change.
-
-        What the engine took out meanwhile cannot be counted any more: then the sum does not come out.
-        """
-        picture, layout = self._picture, self._layout
-        near = self._near(run, follow)
-        created = {event.network_id for event in near if (event.type, event.action) == ("network", "create")}
-        # A container's rules are set when it starts; to connect it to one more network sets none here.
-        started = {
-            event.container_id for event in near if (event.type, event.action) == ("container", "start")
-        }
-        moved = jumps_put_back(layout.version or "")
-        if not (created or started) or (created and moved is None):
-            return None
-        left = self._left(created, started)
-        back = Counter({("ip", "filter"): len(created) * (moved or 0)})
-        if not self._balances(run, left, back):
-            return None
-        networks = [picture.network_ref(key) for key in sorted(created)]
-        containers = [picture.container_ref(key) for key in sorted(started)]
-        names = ", ".join(each.name for each in (*networks, *containers) if each is not None)
-        nearest = min(
-            (event for event in near if event.network_id in created or event.container_id in started),
-            key=lambda event: abs(event.at - run.last),
-        )
-        connected = {event.network_id for event in near if event.container_id in started and event.network_id}
-        concerned = created or connected
-        return _Settled(
-            f"the log has {sum(run.put().values())} changes here by nobody known, and as many are accounted for by "
-            f"what the engine did {apart(nearest.at, run.last)} the last, for {names}: "
-            f"{sum(left.values())} rules that are there now"
-            + (f" and {sum(back.values())} jumps taken out and put back" if sum(back.values()) else ""),
-            layout.firewall,
-            containers[0] if len(containers) == 1 and not created else None,
-            picture.network_ref(next(iter(concerned))) if len(concerned) == 1 else None,
-        )
-
-    def _left(self, created: set[str], containers: set[str]) -> Counter[Place]:
-        """The rules that are there for these networks and containers, by place."""
-        attribution = self._layout.attribution
-        found: Counter[Place] = Counter()
-        for rule, expected in attribution.explained if attribution else ():
-            if expected.container_id in containers or (
-                expected.container_id is None and expected.network_id in created
-            ):
-                found[rule.family, rule.table] += 1
-        return found
-
-    def _engine_start(self, run: _Run, started: float) -> _Settled | None:
-        """The first start on a host: everything from the first chain of Docker's on is what it set up."""
-        layout, attribution = self._layout, self._layout.attribution
-        back = jumps_put_back(layout.version or "")
-        if back is None or attribution is None or not isinstance(layout.firewall, Observed):
-            return None
-        firewall = layout.firewall.fact
-        explained = [rule for rule, _ in attribution.explained]
-        made: Counter[Place] = Counter()
-        for place in run.put():
-            objects = _objects(firewall, place, explained, layout.version or "", legacy=run.writes[0].legacy)
-            if objects is None:
-                return None
-            made[place] = objects
-        if any(chain.policy == "DROP" for chain in firewall.chain("ip", "filter", "FORWARD")):
-            made["ip", "filter"] += 1  # the engine sets that policy when it turns forwarding on
-        if not self._balances(run, made, Counter({("ip", "filter"): back})):
-            return None
-        return _Settled(
-            f"the changes begin {apart(run.first, started)} the engine's own start, and the log has as many by nobody "
-            "known as its chains, its rules and those of its networks took, all of which are there, and nothing else "
-            "under its names",
-            layout.firewall,
-        )
-
-    def _balances(self, run: _Run, left: Counter[Place], back: Counter[Place]) -> bool:
-        """Whether the changes of a run are what is left, and what was taken out and put back, to the last one."""
-        if any(write.legacy for write in run.writes):
-            if any(times > 1 or not run.put()[place] for place, times in run.registered().items()):
-                return False
-            # One replacement of the table for each command, whichever way it went.
-            wanted = left + back + back
-            return run.put() == +wanted and not run.taken()
-        return run.put() == +(left + back) and run.taken() == +back
-
-
-def _objects(
-    firewall: Firewall, place: Place, explained: list[FirewallRule], version: str, *, legacy: bool
-) -> int | None:
-    """What stands in a table from Docker's first chain on; with nf_tables the order is that of the handles.
-
-    None when not all of it is Docker's: a rule that nothing of its calls for, or a chain that it does not use.
-    """
-    family, table = place
-    docker = firewall.chain(family, table, "DOCKER")
-    if not docker:
-        return None
-    first = docker[0].handle or 0
-    rules = [
-        rule
-        for rule in firewall.rules
-        if (rule.family, rule.table) == place and (rule.handle is None or rule.handle >= first)
-    ]
-    own = {id(rule) for rule in explained}
-    if any(id(rule) not in own for rule in rules):
-        return None
-    used = {rule.chain for rule in rules}
-    chains = [
-        chain
-        for chain in firewall.chains
-        if (chain.family, chain.table) == place and (chain.handle is None or chain.handle >= first)
-    ]
-    made = [chain for chain in chains if chain.hook is None]
-    if any(not is_docker_chain(version, table, chain.name) for chain in made):
-        return None
-    if legacy:  # its built-in chains come with the table
-        return len(made) + len(rules)
-    if any(chain.hook is not None and chain.name not in used for chain in chains):
-        return None
-    # A table that begins with Docker's chain was made with it.
-    return len(chains) + len(rules) + (first == 1)

@@ -268,20 +268,23 @@ class FirewallRule(Rule):
             self._in_silence(case, change)
 
     def _in_silence(self, case: Case, change: Change) -> None:
-        """The engine did nothing then. Does something stand there that somebody else must have made?"""
+        """The engine did nothing then. Is the firewall as somebody else must have made it?"""
         layout = self._layout
         silent = "the engine's events are complete around the record, and it did nothing then that changes a firewall"
         strangers = [each for place in change.places for each in layout.strangers(*place)]
-        if not strangers or layout.has_firewalld:
+        robbed = [f"{rule.table} {rule.chain} {rule.spec}" for rule in self._accounts.robbed(case.event)]
+        if not (strangers or robbed) or layout.has_firewalld:
             # firewalld's reload puts Docker's rules back, and the engine does not speak of it.
             case.doubts(Step.CONTAINER, silent, self.picture.history, _events_by_hand(case.event))
             return
-        shown = "; ".join(strangers[:3]) + (" and more" if len(strangers) > 3 else "")
+        if strangers:
+            state = f"there stands in the same table what nothing of Docker's calls for: {_first(strangers)}"
+        else:
+            state = (
+                f"what it took out of the same table is missing there, and Docker needs it: {_first(robbed)}"
+            )
         case.disproves(
-            Step.FIREWALL,
-            f"{silent}; and there stands in the same table what nothing of Docker's calls for: {shown}",
-            layout.firewall,
-            "iptables -S; iptables -t nat -S",
+            Step.FIREWALL, f"{silent}; and {state}", layout.firewall, "iptables -S; iptables -t nat -S"
         )
 
     # The engine at that time
@@ -350,6 +353,10 @@ def _names(change: Change) -> list[tuple[str, str]]:
         target = change.command.spec.target if change.command.spec is not None else ""
         names += [("chain", name) for name in (change.command.chain, target) if name]
     return names
+
+
+def _first(names: Sequence[str]) -> str:
+    return "; ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
 def _events_by_hand(event: Event) -> str:
