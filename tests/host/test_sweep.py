@@ -107,7 +107,7 @@ def test_whose_a_namespace_is(namespace: SweptNamespace, where: Where, text: str
 def test_a_process_of_a_container_on_the_hosts_network_is_the_containers() -> None:
     spy = replace(SNIFFER, holders=(replace(TCPDUMP, container_id=WEB),))
     (listener,) = concluded(replace(HOST, sockets=(spy,))).listeners
-    assert (listener.container, listener.place.where) == (WEB, Where.HOST)
+    assert (listener.socket.holders[0].container_id, listener.place.where) == (WEB, Where.HOST)
 
 
 def test_what_stands_on_a_device_elsewhere_is_named_by_whose_it_is() -> None:

@@ -214,17 +214,28 @@ def test_a_namespace_that_is_mounted_where_somebody_could_keep_us_waiting_is_lef
     ] == [True]
 
 
-def test_a_namespace_that_only_a_descriptor_is_open_on() -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_namespace_that_only_a_descriptor_is_open_on(linked: bool) -> None:
     def act() -> None:
         with another_namespace() as pid:
-            netns = netns_of(pid)
+            netns = netns_of(pid) or 0
             descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-        try:
-            (kept,) = [each for each in sweep().namespaces if each.netns == netns]
-        finally:
-            os.close(descriptor)
-        assert kept.door == f"/proc/{os.getpid()}/fd/{descriptor}"
-        assert kept.sockets == ()
+            # Its interfaces are listed from here then, and its sockets are to be looked at all the same.
+            sh(*[f"ip link add v0 type veth peer name v1 netns {pid}"] * linked)
+            made = through(
+                f"/proc/{pid}/ns/net",
+                netns,
+                lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL)),
+                "theirs",
+            )
+        with made:
+            try:
+                swept = sweep()
+            finally:
+                os.close(descriptor)
+            kept, entry = found(swept, inode(made))
+        assert (kept.netns, kept.door) == (netns, f"/proc/{os.getpid()}/fd/{descriptor}")
+        assert held_by_us(entry)
 
     in_a_namespace(act)
 

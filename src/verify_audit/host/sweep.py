@@ -76,17 +76,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A packet socket, and what it is on: every device when device is None.
-
-    container: the id of the container that its process belongs to, wherever the socket is.
-    """
+    """A packet socket, and what it is on: every device when device is None."""
 
     place: Place
     socket: PacketSocket
     device: str | None
     promiscuous_on: tuple[str, ...]
     hearing: Hearing
-    container: str | None
 
     @property
     def unexplained(self) -> bool:
@@ -166,14 +162,12 @@ class Conclusion:
         def named(ifindex: int) -> str:
             return names.get(ifindex, f"interface {ifindex}")
 
-        containers = [each.container_id for each in socket.holders if each.container_id]
         return Listener(
             place,
             socket,
             named(socket.ifindex) if socket.ifindex > 0 else None,
             tuple(dict.fromkeys(map(named, socket.memberships))),
             hearing(socket),
-            containers[0] if containers else None,
         )
 
     @cached_property

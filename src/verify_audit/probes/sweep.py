@@ -10,6 +10,7 @@ References: rtnetlink(7), sock_diag(7), namespaces(7).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,6 @@ class _Sweep:
             named = f"process{'' if len(taken.closed) == 1 else 'es'} {', '.join(map(str, taken.closed[:_NAMED]))}"
             more = f" and {len(taken.closed) - _NAMED} more" if len(taken.closed) > _NAMED else ""
             self._fail(named + more, "network namespaces and sockets are not for us to see", _BE_ROOT)
-
         for netns, point in taken.avoided.items():
             if netns not in self._all:
                 self._fail(f"network namespace net:[{netns}], mounted at {point}", _SERVED)
@@ -94,10 +94,11 @@ class _Sweep:
         self._list_from_here()
         for netns, namespace in self._all.items():
             listed = self._listed(namespace)
-            if listed or namespace.links is None or netns == self._here or self._open_question(namespace):
-                self._enter(netns, namespace)
-            elif listed is not None:
+            known = listed is False and namespace.links is not None and netns != self._here
+            if known and not self._open_question(namespace):
                 namespace.entries = ()
+            else:
+                self._enter(netns, namespace)
 
     def _list_from_here(self) -> None:
         """The interfaces of every namespace that ours has an id for."""
@@ -154,7 +155,10 @@ class _Sweep:
         for door in namespace.found.doors:
             if door.endswith("/ns/net"):
                 try:
-                    return bool(parse_listed(read_file(door.removesuffix("ns/net") + "net/packet")))
+                    listed = parse_listed(read_file(door.removesuffix("ns/net") + "net/packet"))
+                    # It may have gone into another namespace since.
+                    if os.stat(door).st_ino == namespace.found.netns:
+                        return bool(listed)
                 except (OSError, ValueError):
                     continue
         return None
