@@ -34,20 +34,11 @@ from verify_audit.rules.listeners import Listeners
 from verify_audit.rules.parents import Parents
 from verify_audit.rules.picture import Picture, Place, Standing
 from verify_audit.rules.statement import denial, from_log, quoted
-
-EARLY, LATE = 0.02, 2.5
-"""Seconds before and after the record within which the engine's own event for it lies. On engines 20.10,
-26.1 and 28.5 it follows by 0 to 45 ms, and by up to 1.7 s when many containers start at once; it never
-comes first, but the clock of the records ticks in 4 ms."""
-
-APART = 0.05
-"""Seconds between two events of the engine from which on the earlier is that of the earlier record."""
+from verify_audit.rules.times import EARLY, LATE, SOONER, Times
 
 STARTED_EARLY, STARTED_LATE = 0.3, 3.0
 """The same for a container's StartedAt: from 0.1 s before the record (28.5) to 0.4 s after it (20.10, 26.1),
 more under load."""
-
-_SOONER = "judge sooner: from cron every few minutes, or at once when the alert comes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +58,8 @@ class PromiscuousRule(Rule):
         super().__init__(picture, actors)
         self._attachments: dict[str, _Attachment] = {}
         self._culprits: dict[str, tuple[str, Cause]] = {}
-        self._explained: dict[tuple[str, str, float], tuple[str, str]] = {}
         self._left: dict[str, str] = {}
+        self._times = Times(picture, actors.attachments)
         self._listeners = Listeners(picture)
         self._parents = Parents(picture, self._listeners)
 
@@ -173,7 +164,7 @@ class PromiscuousRule(Rule):
             case.notes(Step.DEVICE, f"{device} is there: {place.reason}", place.bridge or link, by_hand)
 
     def _enter(self, case: Case, place: Place, device: str) -> None:
-        connects = self._connections(case.event, "connect")
+        connects = self._times.connections(case.event, "connect")
         match place.standing:
             case Standing.CONTAINERS if place.container and place.network:
                 self._attached(case, place, place.container, place.network, device)
@@ -182,7 +173,7 @@ class PromiscuousRule(Rule):
             case Standing.OTHER_BRIDGE | Standing.NO_PORT | Standing.DOCKER_BRIDGE:
                 self._not_attached(case, place, device, connects)
             case _:
-                self._only_times(case, connects, device, "connected", "to")
+                self._times.tell(case, connects, device, "connected", "to")
 
     def _attached(
         self, case: Case, place: Place, container: Container, network: Network, device: str
@@ -206,7 +197,7 @@ class PromiscuousRule(Rule):
                 picture.history,
             )
         elif near:
-            if not self._claim((container.id, network.id, near[0].at), event, device):
+            if not self._times.claim((container.id, network.id, near[0].at), event, device):
                 case.doubts(
                     Step.CONTAINER,
                     "the engine's event that would explain this one has explained an earlier one",
@@ -252,12 +243,12 @@ class PromiscuousRule(Rule):
         case.lacks(
             "the engine's events of that time",
             "the engine keeps its last 256 events, and none from before its own start",
-            _SOONER,
+            SOONER,
         )
         if life is None or started is None:
             return
         if -STARTED_EARLY <= started - event.time <= STARTED_LATE:
-            if not self._claim(
+            if not self._times.claim(
                 (container.id, place.network.id if place.network else "", started), event, device
             ):
                 case.doubts(
@@ -348,7 +339,7 @@ class PromiscuousRule(Rule):
             return
         if case.actor.is_docker:
             case.warnings.append(f"{device} has been moved since: {place.reason or place.standing.value}")
-            self._only_times(case, connects, device, "connected", "to")
+            self._times.tell(case, connects, device, "connected", "to")
         elif place.standing is Standing.OTHER_BRIDGE and isinstance(self.picture.history, Unobservable):
             case.could_not_see("whether the engine was connecting a container with it", self.picture.history)
             case.doubts(Step.DEVICE, place.reason, place.bridge or link)
@@ -381,7 +372,7 @@ class PromiscuousRule(Rule):
                 case.lacks(
                     "who had made it promiscuous",
                     "it is promiscuous no more, so whoever did it has ended or undone it",
-                    f"{_SOONER}; or {SYSCALL_REMEDY}",
+                    f"{SOONER}; or {SYSCALL_REMEDY}",
                 )
 
     def _own_bridge(self, case: Case, device: str, link: Observed[Link]) -> None:
@@ -397,7 +388,7 @@ class PromiscuousRule(Rule):
 
     def _leave(self, case: Case, place: Place, device: str) -> None:
         event, picture = case.event, self.picture
-        leaves = self._connections(event, "disconnect")
+        leaves = self._times.connections(event, "disconnect")
         known = self._attachments.get(device)
         if place.standing is Standing.GONE:
             if known is not None and not case.actor.is_other:
@@ -416,7 +407,7 @@ class PromiscuousRule(Rule):
                         raw=quoted(mine[0]),
                     )
                     return
-            self._only_times(case, leaves, device, "disconnected", "from")
+            self._times.tell(case, leaves, device, "disconnected", "from")
             return
         culprit = self._culprits.get(device)
         if culprit is not None and not leaves:
@@ -434,7 +425,7 @@ class PromiscuousRule(Rule):
                 place.link,
             )
         elif place.standing is Standing.UNSEEN:
-            self._only_times(case, leaves, device, "disconnected", "from")
+            self._times.tell(case, leaves, device, "disconnected", "from")
         elif place.standing is Standing.DOCKER_BRIDGE and isinstance(place.link, Observed):
             self._own_bridge(case, device, place.link)
         elif not case.actor.is_docker:
@@ -444,122 +435,8 @@ class PromiscuousRule(Rule):
                 place.link,
             )
             case.lacks(
-                "who had made it promiscuous", "it has ended or undone it", f"{_SOONER}; or {SYSCALL_REMEDY}"
+                "who had made it promiscuous", "it has ended or undone it", f"{SOONER}; or {SYSCALL_REMEDY}"
             )
-
-    # Times
-
-    def _connections(self, event: Event, action: str) -> list[EngineEvent]:
-        """The engine's network events of that kind that lie where one for this record would."""
-        near = self.picture.events_between(event.time - EARLY, event.time + LATE)
-        found = [each for each in near if each.type == "network" and each.action == action]
-        # 20.10 reports one disconnect twice, a few milliseconds apart.
-        return list({(each.container_id, each.network_id): each for each in reversed(found)}.values())[::-1]
-
-    def _only_times(
-        self, case: Case, near: list[EngineEvent], device: str, verb: str, preposition: str
-    ) -> None:
-        """The device tells nothing any more; what the engine did around that time still may."""
-        picture, event = self.picture, case.event
-        by_hand = f"docker events --since {event.time - 5:.0f} --until {event.time + 5:.0f}"
-        if self._count(case, device, enter=verb == "connected"):
-            return
-        first = self._next(near, event, device)
-        if first is not None:
-            container = picture.container_ref(first.container_id)
-            network = picture.network_ref(first.network_id)
-            case.supports(
-                Step.CONTAINER,
-                f"the engine {verb} container {container.name if container else '?'} {preposition} network "
-                f"{network.name if network else '?'} {apart(first.at, event.time)} the record",
-                picture.history,
-                by_hand,
-                quoted(first),
-            )
-            if case.actor.is_docker:
-                case.container, case.network = container, network
-        elif near:
-            case.supports(
-                Step.CONTAINER,
-                f"the engine {verb} {len(near)} containers around the record, of which this may be any",
-                picture.history,
-                by_hand,
-            )
-        elif picture.covers(event.time - EARLY, event.time + LATE):
-            case.doubts(
-                Step.CONTAINER,
-                f"the engine's events are complete around the record, and it {verb} no container then",
-                picture.history,
-                by_hand,
-            )
-        elif isinstance(picture.history, Unobservable):
-            case.could_not_see("the engine's events", picture.history)
-        else:
-            case.lacks(
-                "the engine's events of that time",
-                "the engine keeps its last 256 events, and none from before its own start",
-                _SOONER,
-            )
-        if not case.actor.is_docker and picture.place(device).standing is Standing.GONE:
-            case.lacks(
-                f"whose device {device} was", "it is not there any more", f"{_SOONER}; or {SYSCALL_REMEDY}"
-            )
-
-    def _count(self, case: Case, device: str, *, enter: bool) -> bool:
-        """Whether the record is accounted for by being one of just as many as the engine had reason for.
-
-        Where it is recorded who did it, that says only what for.
-        """
-        recorded = case.event.first("SYSCALL") is not None
-        if self.picture.place(device).standing is not Standing.GONE or (
-            recorded and not case.actor.is_docker
-        ):
-            return False
-        counted = self.actors.attachments.account(case.event, device, enter=enter)
-        if counted is None:
-            return False
-        moment = counted.moment
-        if moment is not None:
-            case.container = self.picture.container_ref(moment.container_id)
-            case.network = self.picture.network_ref(moment.network_id)
-            name = case.container.name or short(case.container.id) if case.container else "a container"
-            did = (
-                f"the engine {moment.verb} container {name}"
-                if moment.verb.endswith("connected")
-                else f"container {name} {moment.verb}"
-            )
-            when = f"{did} {apart(moment.at, case.event.time)} the record"
-        else:
-            when = (
-                f"the engine had {counted.turns} reasons for such records then, and there are {counted.turns}"
-            )
-        say = case.supports if recorded else case.proves
-        say(
-            Step.CONTAINER,
-            f"{when}; the log lacks nothing around it, and no record is left over that could be somebody else's",
-            counted.source,
-        )
-        return True
-
-    def _next(self, near: list[EngineEvent], event: Event, device: str) -> EngineEvent | None:
-        """Which of the engine's events is the record's: the next that no earlier record has had.
-
-        None when there is none, or two so close together that they may have changed places.
-        """
-        mine = (event.id, device)
-        free = [
-            each
-            for each in near
-            if self._explained.get((each.container_id, each.network_id, each.at), mine) == mine
-        ]
-        if not free or (len(free) > 1 and free[1].at - free[0].at < APART):
-            return None
-        self._claim((free[0].container_id, free[0].network_id, free[0].at), event, device)
-        return free[0]
-
-    def _claim(self, key: tuple[str, str, float], event: Event, device: str) -> bool:
-        """Whether this record may have a moment of a container and network for itself: each explains one."""
-        return self._explained.setdefault(key, (event.id, device)) == (event.id, device)
 
     # Words
 
