@@ -49,6 +49,7 @@ def test_every_question_has_a_topic_of_its_own_with_a_type() -> None:
         ask.NETWORKS,
         ask.HISTORY,
         ask.FIREWALL,
+        ask.FIREWALLD,
         ask.packet_sockets(1),
         ask.BOOT,
         ask.NESTED,

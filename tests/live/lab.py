@@ -194,6 +194,7 @@ class Lab:
         self.asked = self.socket  # what the program is told to ask
         self.engine_options: tuple[str, ...] = ()
         self.engine_starter: tuple[str | Path, ...] = ()  # what its command is given to
+        self.bus = directory / "system_bus_socket"
         self.bin = directory / "bin"
         self.tools = directory / "tools"
         self._devices = {"docker0"}
@@ -209,6 +210,7 @@ class Lab:
             "DOCKER_CONFIG": str(self.directory),
             "DOCKER_HOST": f"unix://{self.socket}",
             "XTABLES_LOCKFILE": str(self.directory / "xtables.lock"),
+            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.bus}",
         }
 
     # Bringing up and taking down

@@ -47,6 +47,8 @@ CONTAINERS: Question[tuple[Container, ...]] = Question("containers")
 NETWORKS: Question[tuple[Network, ...]] = Question("networks")
 HISTORY: Question[History] = Question("history")
 FIREWALL: Question[Firewall] = Question("firewall")
+FIREWALLD: Question[Daemon] = Question("firewalld")
+"""The firewalld that the engine hands its rules to."""
 BOOT: Question[Boot] = Question("boot")
 NESTED: Question[tuple[Process, ...]] = Question("nested")
 """The processes inside containers that go by the name of an engine."""
@@ -109,6 +111,7 @@ TOPICS: dict[str, Any] = {
     "networks": tuple[Network, ...],
     "history": History,
     "firewall": Firewall,
+    "firewalld": Daemon,
     "packet-sockets": PacketSockets,
     "boot": Boot,
     "nested": tuple[Process, ...],

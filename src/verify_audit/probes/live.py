@@ -329,6 +329,29 @@ class LiveHost:
             lambda _: read_stack(int(ifindex)),
         )
 
+    def _firewalld(self, _: str) -> Observation[Daemon]:
+        from verify_audit.probes.bus import BusError, NobodyError, find_firewalld  # few hosts have it
+
+        daemon = self._from_engine(DAEMON)
+        query = "GetConnectionUnixProcessID on the bus that the engine is on"
+        if not isinstance(daemon, Observed):
+            return Unobservable(
+                Provenance("D-Bus", query, time.time()), "which process the engine is could not be seen"
+            )
+        engine = daemon.fact.process.identity.pid
+        try:
+            answer = self._in_namespace("D-Bus", query, lambda _: find_firewalld(engine, self._timeout))
+            if isinstance(answer, Observed):
+                found = Daemon(
+                    read_process(answer.fact), "owns firewalld's name on the bus that the engine is on"
+                )
+                return Observed(found, answer.provenance, _raw(found))
+        except NobodyError as error:
+            return Absent(Provenance("D-Bus", query, time.time()), str(error))
+        except (BusError, OSError) as error:
+            return Unobservable(Provenance("D-Bus", query, time.time()), str(error))
+        return answer
+
     # Processes
 
     def _process(self, pid: str) -> Observation[Any]:

@@ -40,6 +40,7 @@ class Relation(StrEnum):
     ENGINE = "the engine itself"
     ENGINES_CHILD = "started by the engine"
     CONTAINER = "inside a container"
+    FIREWALLD = "the engine's firewalld, which acts for it and for others"
     OTHER = "another process"
     UNCERTAIN = "gone, and not to be told from what it left"
     UNSEEN = "could not be looked up"
@@ -168,7 +169,7 @@ class Actors:
             return before
         own = picture.host.ask(ask.process(call.pid))
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
-            actor = self._for_docker(call, own, engine_acts_itself) or self._living(call, own, "")
+            actor = self._for_docker(event, call, own, engine_acts_itself) or self._living(call, own, "")
             return actor._replace(line=(own.fact, *picture.ancestry(own.fact)))
         parent = picture.host.ask(ask.process(call.ppid))
         if (
@@ -178,7 +179,7 @@ class Actors:
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
-            actor = self._for_docker(call, parent, engine_acts_itself) or self._living(
+            actor = self._for_docker(event, call, parent, engine_acts_itself) or self._living(
                 call, parent, "child of "
             )
             return actor._replace(line=(parent.fact, *picture.ancestry(parent.fact)))
@@ -208,14 +209,32 @@ class Actors:
         cause = Cause(CauseKind.DOCKER, text, call.pid, _text(call.exe), call.auid)
         return Actor(Relation.ENGINE if itself else Relation.ENGINES_CHILD, cause, (piece,), (), call)
 
-    def _for_docker(self, call: Syscall, seen: Observed[Process], engine_acts_itself: bool) -> Actor | None:
-        """firewalld sets rules for Docker and for others: to be it, or to be called so, is enough for doubt."""
-        if engine_acts_itself or not _is_firewalld(seen.fact):
+    def _for_docker(
+        self, event: Event, call: Syscall, seen: Observed[Process], engine_acts_itself: bool
+    ) -> Actor | None:
+        """firewalld sets rules for Docker and for others: to be it, or to be called so, is enough for doubt.
+
+        None for what is known not to be it: another process bore its name on the engine's bus then.
+        """
+        process = seen.fact
+        if engine_acts_itself or not _is_firewalld(process):
             return None
+        named = self._picture.firewalld
+        if isinstance(named, Observed):
+            known = named.fact.process
+            if known.identity == process.identity and not (process.uid or process.container_id):
+                text = f"{_named(call)}, {'child of ' if call.pid != known.identity.pid else ''}firewalld"
+                statement = (
+                    f"{who(process)} did it, which {named.fact.how}, and sets rules for Docker and for others"
+                )
+                cause = Cause(CauseKind.UNKNOWN, text, call.pid, _text(call.exe), call.auid)
+                return Actor(Relation.FIREWALLD, cause, (neutral(Step.ACTOR, statement, named),), (), call)
+            if known.identity != process.identity and known.started_at <= event.time:
+                return None
         return self._uncertain(
             call,
             seen,
-            f"{who(seen.fact)} did it: firewalld sets rules for Docker and for others alike",
+            f"{who(process)} did it: firewalld sets rules for Docker and for others alike",
         )
 
     def _living(self, call: Syscall, seen: Observed[Process], relation: str) -> Actor:

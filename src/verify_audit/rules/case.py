@@ -30,7 +30,8 @@ class Case:
     """What has been gathered on one event.
 
     line is the process that acted, or its parent, and its ancestors. other is the cause that was seen when it was not
-    the recorded actor (a listener, say). names are what the event touched, by kind: ("chain", "DOCKER-USER").
+    the recorded actor (a listener, say); through is Docker as the cause by way of another process. names are what the
+    event touched, by kind: ("chain", "DOCKER-USER").
     """
 
     event: Event
@@ -41,6 +42,7 @@ class Case:
     container: ContainerRef | None = None
     network: NetworkRef | None = None
     other: Cause | None = None
+    through: Cause | None = None
     names: list[tuple[str, str]] = field(default_factory=list)
     line: tuple[Process, ...] = ()
 
@@ -141,6 +143,8 @@ class Case:
         match verdict:
             case Verdict.CONFIRMED if self.actor.is_docker:
                 return self.actor.cause
+            case Verdict.CONFIRMED if self.through is not None:
+                return self.through
             case Verdict.CONFIRMED:
                 return Cause(CauseKind.DOCKER, "the Docker engine, by the state of the host")
             case Verdict.REFUTED if self.actor.is_other:

@@ -31,6 +31,7 @@ from verify_audit.rules.activity import AFTER, BEFORE, Activity
 from verify_audit.rules.actor import SYSCALL_REMEDY, Actors, Relation
 from verify_audit.rules.case import Case
 from verify_audit.rules.change import Change, family_of, read_change, sockopt_of, text_of
+from verify_audit.rules.firewalld import Firewalld
 from verify_audit.rules.interface import Rule
 from verify_audit.rules.lookup import Lookup
 from verify_audit.rules.nameserver import SOONER, NameServer
@@ -54,6 +55,7 @@ class FirewallRule(Rule):
         self._accounts = Accounts(picture, picture.layout)
         self._activity = Activity(picture)
         self._lookup = Lookup(picture)
+        self._firewalld = Firewalld(picture, self._activity)
         self._name_server = NameServer(picture, self._activity)
 
     def applies(self, event: Event) -> bool:
@@ -65,6 +67,7 @@ class FirewallRule(Rule):
     def survey(self, events: Sequence[Event]) -> None:
         """Count the changes that no actor was recorded for."""
         self._accounts.survey(events)
+        self._firewalld.survey(events)
         for event in events:
             self._name_server.survey(event)
 
@@ -73,13 +76,19 @@ class FirewallRule(Rule):
         change = read_change(event)
         case = Case(event, self.actors.of(event, engine_acts_itself=False))
         case.names = _names(change)
-        self._records(case, change)
-        if case.actor.relation is Relation.UNRECORDED:
+        unrecorded = case.actor.relation is Relation.UNRECORDED
+        left_open = unrecorded and self._firewalld.left_open(case, change)
+        by_firewalld = case.actor.relation is Relation.FIREWALLD
+        self._records(case, change, by_firewalld=by_firewalld or left_open)
+        if unrecorded and not left_open:
             self._by_pid_alone(case, change)
         if case.actor.is_docker:
             self._by_engine(case, change)
         elif case.actor.is_other:
             self._look_up(case, change)
+        elif by_firewalld:
+            self._look_up(case, change)
+            self._firewalld.judge(case, change)
         elif case.actor.relation is Relation.UNCERTAIN:
             self._by_command(case, change)
         self._background(case)
@@ -91,13 +100,16 @@ class FirewallRule(Rule):
             "somebody else, whom nothing recorded",
         )
 
-    def _records(self, case: Case, change: Change) -> None:
-        """What the records alone say against Docker: tables that it never touches, names that imitate."""
+    def _records(self, case: Case, change: Change, *, by_firewalld: bool) -> None:
+        """What the records alone say against Docker: tables that it never touches, names that imitate.
+
+        by_firewalld: the change may be one that Docker had firewalld make in a table of its own.
+        """
         if change.unread:
             case.lacks("the table", "a record is cut or of no known form", "look at the log file itself")
         for each in change.records:
             family, table = family_of(each), text_of(each.table)
-            if not each.odd and self._layout.makes_table(family, table):
+            if not each.odd and (by_firewalld or self._layout.makes_table(family, table)):
                 continue
             source = from_log(case.event, case.event.of_type("NETFILTER_CFG")[0])
             if each.odd:

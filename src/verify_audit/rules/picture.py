@@ -103,6 +103,11 @@ class Picture:
         """What the engine says of itself."""
         return self.host.ask(ask.ENGINE)
 
+    @property
+    def firewalld(self) -> Observation[Daemon]:
+        """The firewalld that the engine hands its rules to."""
+        return self.host.ask(ask.FIREWALLD)
+
     @cached_property
     def is_docker(self) -> bool:
         """Whether what answers on the API socket is known to be a Docker engine, and a process of this host."""

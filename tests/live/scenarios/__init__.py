@@ -1,7 +1,17 @@
 """Every scenario: a module for each kind, which enters its own into the list of `tests.live.play`."""
 
 from tests.live.play import SCENARIOS
-from tests.live.scenarios import docker_work, fooling, identity, injection, nested, on_firewall, on_links
+from tests.live.scenarios import (
+    docker_work,
+    fooling,
+    identity,
+    injection,
+    lookalikes,
+    nested,
+    on_firewall,
+    on_links,
+    with_firewalld,
+)
 
 __all__ = [
     "SCENARIOS",
@@ -9,7 +19,9 @@ __all__ = [
     "fooling",
     "identity",
     "injection",
+    "lookalikes",
     "nested",
     "on_firewall",
     "on_links",
+    "with_firewalld",
 ]

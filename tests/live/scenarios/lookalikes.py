@@ -265,7 +265,11 @@ def podman_cni(lab: Lab) -> Steps:
         ]
 
 
-@scenario("podman run -p, networks by netavark", needs=("podman", "runc", "netavark"), everywhere=False)
+@scenario(
+    "podman run -p, networks by netavark",
+    needs=("podman", "runc", "/usr/lib/podman/netavark"),
+    everywhere=False,
+)
 def podman_netavark(lab: Lab) -> Steps:
     with podman(lab, "netavark") as (own, command):
         yield ()
