@@ -128,9 +128,9 @@ class Accounts:
                 return head
             if run.last - started <= STARTING and not self._work.near(run, SOON):
                 settled = first_start(run, started, self._layout)
-                return settled, run.writes if settled is not None else []
         # Most events follow within SOON; whatever else the engine does until FOLLOW has changes of its own.
-        settled = self._work.settles(run, SOON, self._next) or self._work.settles(run, FOLLOW, self._next)
+        for follow in (SOON, FOLLOW):
+            settled = settled or self._work.settles(run, follow, self._next)
         return settled, run.writes if settled is not None else []
 
     @cached_property

@@ -12,7 +12,8 @@ accounts for, or lie before it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
@@ -26,11 +27,11 @@ from verify_audit.host.docker_operations import (
     jumps_put_back,
     restart,
 )
-from verify_audit.host.firewall import Backend, Firewall
+from verify_audit.host.firewall import Backend, Chain, Firewall, FirewallRule
 from verify_audit.host.observation import Observed
 from verify_audit.rules.layout import Layout
 from verify_audit.rules.picture import Picture
-from verify_audit.rules.runs import Run, Settled, Write, entries, steps, steps_legacy
+from verify_audit.rules.runs import Run, Settled, Write, steps, steps_legacy
 
 STARTING = 15.0
 """Seconds after the start of its process within which an engine has set up its own chains."""
@@ -49,15 +50,13 @@ def first_start(run: Run, started: float, layout: Layout) -> Settled | None:
     if back is None or attribution is None or not isinstance(layout.firewall, Observed):
         return None
     firewall = layout.firewall.fact
+    here = _Here(firewall, attribution, version)
     made: Counter[Place] = Counter()
     # The engine sets that policy when it turns forwarding on.
     if any(chain.policy == "DROP" for chain in firewall.chain("ip", "filter", "FORWARD")):
         made["ip", "filter"] += 1
     for place in run.put():
-        if run.legacy:
-            objects = _all_own(firewall, place, attribution, version)
-        else:
-            objects = _from_first_chain(firewall, place, attribution, version)
+        objects = here.all_own(place) if run.legacy else here.from_first_chain(place)
         if objects is None:
             return None
         made[place] += objects
@@ -74,7 +73,7 @@ def first_start(run: Run, started: float, layout: Layout) -> Settled | None:
 def start_again(
     run: Run, started: float, picture: Picture, layout: Layout, following: Mapping[int, int]
 ) -> tuple[Settled, list[Write]] | None:
-    """A start where the chains are there already: the changes at the head of a run that are just that.
+    """A start where the chains are there already: of each table, the changes at the head of a run that are just that.
 
     following: by a change's id(), the entries of its table at the next change of it in the log.
     """
@@ -82,13 +81,17 @@ def start_again(
     networks = _networks(picture, started)
     if networks is None or attribution is None or not isinstance(layout.firewall, Observed):
         return None
-    wanted = restart(version, len(networks) - 1)
-    if wanted is None or any(rule for rule in attribution.missing if (rule.family, rule.table) in wanted):
-        return None
-    found = (
-        _head_legacy(run, wanted, networks, following, layout) if run.legacy else _head(run, wanted, layout)
-    )
-    if found is None:
+    here = _Here(layout.firewall.fact, attribution, version)
+    found: list[Write] = []
+    for place, part in (restart(version, len(networks) - 1) or {}).items():
+        # What is missing now may have been missing then.
+        if any((rule.family, rule.table) == place for rule in attribution.missing):
+            continue
+        if run.legacy:
+            found += _head_legacy(here, run.at(place), part, networks, following)
+        else:
+            found += _head(here, run.at(place), part)
+    if not found:
         return None
     return (
         Settled(
@@ -125,51 +128,46 @@ def _networks(picture: Picture, started: float) -> frozenset[str] | None:
     return frozenset(network.id for network in found)
 
 
-def _head(run: Run, wanted: Mapping[Place, Restart], layout: Layout) -> list[Write] | None:
-    """With nf_tables: the same steps in each table, and of what was put in just that is there which must be."""
-    if not isinstance(layout.firewall, Observed) or layout.attribution is None:
-        return None
-    firewall = layout.firewall.fact
-    found: list[Write] = []
-    for place, part in wanted.items():
-        commands = [step for step in part.steps if step]
-        writes = run.at(place)[: len(commands)]
-        first = _handle(firewall, place, part.chain)
-        if first is None or steps(writes) != commands:
-            return None
-        span = range(first, first + sum(write.puts for write in writes))
-        if _standing(firewall, place, span, layout.attribution, layout.version or "") != part.left:
-            return None
-        found += writes
-    return found if any(write is run.writes[0] for write in found) else None
+def _head(here: _Here, writes: Sequence[Write], part: Restart) -> Sequence[Write]:
+    """With nf_tables: the same steps, and of what was put in just that is there which must be. Else none."""
+    commands = [step for step in part.steps if step]
+    head = writes[: len(commands)]
+    if not head or steps(head) != commands:
+        return ()
+    place = head[0].place
+    first = here.handle(place, part.chain)
+    span = range(first, first + sum(write.puts for write in head)) if first is not None else range(0)
+    return head if here.standing(place, span) == part.left else ()
 
 
 def _head_legacy(
-    run: Run,
-    wanted: Mapping[Place, Restart],
+    here: _Here,
+    writes: Sequence[Write],
+    part: Restart,
     networks: Container[str],
     following: Mapping[int, int],
-    layout: Layout,
-) -> list[Write] | None:
-    """With x_tables: the same steps in each table and no more, and nothing but Docker's in these tables.
+) -> Sequence[Write]:
+    """With x_tables: the same steps, which end with as many entries as the engine's start leaves. Else none.
 
     networks: the ids of those that the engine found when it started.
     """
-    if not isinstance(layout.firewall, Observed) or layout.attribution is None:
-        return None
-    firewall = layout.firewall.fact
-    if set(run.put()) != set(wanted):
-        return None
-    for place, part in wanted.items():
-        if _all_own(firewall, place, layout.attribution, layout.version or "") is None:
-            return None
-        writes = run.at(place)
-        found = steps_legacy(writes, following, firewall)
-        if found != list(part.steps) or writes[-1].change.entries + found[-1] != _at_start(
-            firewall, place, layout.attribution, networks
-        ):
-            return None
-    return run.writes
+    done = steps_legacy(writes, following, here.firewall)
+    count = len(part.steps)
+    if done is None or done[:count] != list(part.steps):
+        return ()
+    place, last = writes[0].place, writes[count - 1]
+    if last.change.entries + done[count - 1] != here.own_entries(place, networks):
+        return ()
+    if len(done) == count:
+        return writes if here.all_own(place) is not None else ()
+    # With one of his among them, the engine's own last would be behind them: certain is only what cannot lie later.
+    latest = len(done)
+    certain = []
+    for at in reversed(range(count)):
+        latest = max(later for later in range(latest) if done[later] == part.steps[at])
+        if latest == at:
+            certain.append(writes[at])
+    return certain[::-1]
 
 
 def balances(run: Run, put: Counter[Place], taken: Counter[Place]) -> bool:
@@ -182,91 +180,79 @@ def balances(run: Run, put: Counter[Place], taken: Counter[Place]) -> bool:
     return run.put() == +put and run.taken() == +taken
 
 
-# What stands
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What stands, and what of it is whose."""
 
+    firewall: Firewall
+    attribution: Attribution
+    version: str
 
-def _handle(firewall: Firewall, place: Place, name: str) -> int | None:
-    """The handle of a chain of nf_tables."""
-    return next(
-        (chain.handle for chain in firewall.chain(*place, name) if chain.backend is Backend.NFT), None
-    )
+    def _objects(self, place: Place, backend: Backend) -> tuple[list[Chain], list[FirewallRule]]:
+        firewall = self.firewall
+        chains = [
+            each for each in firewall.chains if (each.family, each.table) == place and each.backend is backend
+        ]
+        rules = [
+            each for each in firewall.rules if (each.family, each.table) == place and each.backend is backend
+        ]
+        return chains, rules
 
+    def _is_own(self, chain: Chain) -> bool:
+        return is_docker_chain(self.version, chain.table, chain.name)
 
-def _from_first_chain(firewall: Firewall, place: Place, attribution: Attribution, version: str) -> int | None:
-    """How much was put in from Docker's first chain on, and is there; None when not all is Docker's."""
-    first = _handle(firewall, place, "DOCKER")
-    if first is None:
-        return None
-    found = _standing(firewall, place, range(first, _NO_END), attribution, version)
-    # A table that begins with Docker's chain was made with it.
-    return None if found is None else found + (first == 1)
+    def handle(self, place: Place, name: str) -> int | None:
+        """The handle of a chain of nf_tables."""
+        chains, _ = self._objects(place, Backend.NFT)
+        return next((chain.handle for chain in chains if chain.name == name), None)
 
+    def from_first_chain(self, place: Place) -> int | None:
+        """How much was put in from Docker's first chain on, and is there; None when not all is Docker's."""
+        first = self.handle(place, "DOCKER")
+        if first is None:
+            return None
+        found = self.standing(place, range(first, _NO_END))
+        # A table that begins with Docker's chain was made with it.
+        return None if found is None else found + (first == 1)
 
-def _standing(
-    firewall: Firewall, place: Place, span: range, attribution: Attribution, version: str
-) -> int | None:
-    """How many of the handles of a span are there; None when not all that have them are Docker's.
+    def standing(self, place: Place, span: range) -> int | None:
+        """How many of the handles of a span are there; None when not all that have them are Docker's.
 
-    A table gives each new chain and rule the next handle, and none a second time (nf_tables_api.c,
-    nf_tables_alloc_handle()).
-    """
-    rules = [
-        rule for rule in firewall.rules if (rule.family, rule.table) == place and rule.backend is Backend.NFT
-    ]
-    own = {id(rule) for rule, _ in attribution.explained}
-    new = [rule for rule in rules if rule.handle is not None and rule.handle in span]
-    if any(id(rule) not in own for rule in new):
-        return None
-    used = {rule.chain for rule in rules if id(rule) in own}
-    chains = [
-        chain
-        for chain in firewall.chains
-        if chain.backend is Backend.NFT
-        and (chain.family, chain.table) == place
-        and chain.handle is not None
-        and chain.handle in span
-    ]
-    if any(
-        chain.name not in used if chain.hook else not is_docker_chain(version, place[1], chain.name)
-        for chain in chains
-    ):
-        return None
-    return len(new) + len(chains)
+        A table gives each new chain and rule the next handle, and none a second time (nf_tables_api.c,
+        nf_tables_alloc_handle()).
+        """
+        chains, rules = self._objects(place, Backend.NFT)
+        own = {id(rule) for rule, _ in self.attribution.explained}
+        used = {rule.chain for rule in rules if id(rule) in own}
+        new_rules = [rule for rule in rules if rule.handle in span]
+        new_chains = [chain for chain in chains if chain.handle in span]
+        if any(id(rule) not in own for rule in new_rules) or any(
+            chain.name not in used if chain.hook else not self._is_own(chain) for chain in new_chains
+        ):
+            return None
+        return len(new_rules) + len(new_chains)
 
+    def all_own(self, place: Place) -> int | None:
+        """How many rules and chains were made in a table of x_tables; None when not all are Docker's.
 
-def _at_start(firewall: Firewall, place: Place, attribution: Attribution, networks: Container[str]) -> int:
-    """How many entries a table of x_tables has with nothing but what the engine's start sets up for networks."""
-    later = sum(
-        (rule.family, rule.table) == place
-        and rule.backend is Backend.LEGACY
-        and (
-            expected.container_id is not None
-            or (expected.network_id is not None and expected.network_id not in networks)
+        Its built-in chains come with the table.
+        """
+        chains, rules = self._objects(place, Backend.LEGACY)
+        own = {id(rule) for rule, _ in self.attribution.explained}
+        made = [chain for chain in chains if chain.hook is None]
+        if not any(chain.name == "DOCKER" for chain in made) or not all(map(self._is_own, made)):
+            return None
+        return len(made) + len(rules) if all(id(rule) in own for rule in rules) else None
+
+    def own_entries(self, place: Place, networks: Container[str]) -> int:
+        """How many entries a table of x_tables has with nothing but what a start sets up for these networks."""
+        chains, rules = self._objects(place, Backend.LEGACY)
+        there = set(map(id, rules))
+        of_start = sum(
+            id(rule) in there
+            and expected.container_id is None
+            and (expected.network_id is None or expected.network_id in networks)
+            for rule, expected in self.attribution.explained
         )
-        for rule, expected in attribution.explained
-    )
-    return (entries(firewall, place) or 0) - later
-
-
-def _all_own(firewall: Firewall, place: Place, attribution: Attribution, version: str) -> int | None:
-    """How many rules and chains were made in a table of x_tables; None when not all are Docker's.
-
-    Its built-in chains come with the table.
-    """
-    own = {id(rule) for rule, _ in attribution.explained}
-    rules = [
-        rule
-        for rule in firewall.rules
-        if (rule.family, rule.table) == place and rule.backend is Backend.LEGACY
-    ]
-    made = [
-        chain
-        for chain in firewall.chains
-        if (chain.family, chain.table) == place and chain.backend is Backend.LEGACY and chain.hook is None
-    ]
-    docker = any(chain.name == "DOCKER" for chain in made)
-    if not docker or any(id(rule) not in own for rule in rules):
-        return None
-    if any(not is_docker_chain(version, place[1], chain.name) for chain in made):
-        return None
-    return len(made) + len(rules)
+        made = sum(chain.hook is None and self._is_own(chain) for chain in chains)
+        return sum(chain.hook is not None for chain in chains) + 2 * made + of_start + 1
