@@ -22,6 +22,7 @@ from tests.made_up import (
     seen,
     unseen,
 )
+from verify_audit.audit.serials import Serials
 from verify_audit.findings.finding import Finding
 from verify_audit.findings.verdict import Verdict
 from verify_audit.host import questions as ask
@@ -54,8 +55,17 @@ STATE: Changes = {
 
 
 def judged(changes: Changes | None = None, *lines: bytes) -> Finding:
-    (finding,) = investigate([event(ENTER, *lines)], docker_host({**STATE, **(changes or {})}))
+    host = docker_host({**STATE, **(changes or {})})
+    (finding,) = investigate([event(ENTER, *lines)], host, serials=whole())
     return finding
+
+
+def whole() -> Serials:
+    """A log that lacks nothing around the record."""
+    serials = Serials()
+    for number, at in enumerate((NOW - 5, NOW - 0.06, NOW, NOW + 5), 29):
+        serials.add(None, number, round(at * 1000))
+    return serials
 
 
 def test_complete_and_consistent_state_confirms() -> None:
@@ -91,6 +101,25 @@ def test_connected_at_once_it_comes_before_the_event() -> None:
 )
 def test_less_is_inconclusive(changes: Changes) -> None:
     assert judged(changes).verdict is Verdict.INCONCLUSIVE
+
+
+def test_two_records_in_that_time_are_one_too_many() -> None:
+    again = event(ENTER.replace(b".311:31)", b".251:30)"))
+    verdicts = [
+        each.verdict for each in investigate([again, event(ENTER)], docker_host(STATE), serials=whole())
+    ]
+    assert verdicts == [Verdict.INCONCLUSIVE] * 2
+
+
+def test_where_the_log_may_lack_a_record_it_is_inconclusive() -> None:
+    host = docker_host(STATE)
+    (alone,) = investigate([event(ENTER)], host)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+    cut = Serials()
+    for number, at in ((28, NOW - 5), (31, NOW), (32, NOW + 5)):
+        cut.add(None, number, round(at * 1000))
+    (within,) = investigate([event(ENTER)], host, serials=cut)
+    assert within.verdict is Verdict.INCONCLUSIVE
 
 
 def test_who_set_it_on_the_device_or_listens_is_told() -> None:

@@ -5,8 +5,8 @@ parent's driver cannot filter by address. The engine sets it up in a container's
 `network connect` and `container start`; by `docker network connect` right before the first. So then Docker is the cause
 of a promiscuous network card.
 
-Blind spots: without a SYSCALL record, a sniffer that began between these two events and has ended since had the record
-for itself. It gained nothing: from then on a sniffer there writes none.
+Blind spots: without a SYSCALL record, a sniffer that began between these two events, before the engine's interface, and
+has ended since had the record for itself. It gained nothing: behind the engine's record it would have written none.
 
 References: drivers/net/macvlan.c macvlan_open(); net/core/dev.c __dev_set_rx_mode(); moby
 libnetwork/drivers/macvlan/macvlan_joinleave.go, libnetwork/osl/interface_linux.go.
@@ -14,8 +14,12 @@ libnetwork/drivers/macvlan/macvlan_joinleave.go, libnetwork/osl/interface_linux.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from shlex import quote
+from typing import NamedTuple
 
+from verify_audit.audit.decode import promiscuous
+from verify_audit.audit.record import Event
 from verify_audit.findings.evidence import Step
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
@@ -38,6 +42,15 @@ TICK = 0.02
 _DRIVERS = ("macvlan", "ipvlan")
 
 
+class _Moment(NamedTuple):
+    """When the engine set up an interface for a container: its `network connect`, and until when it was at it."""
+
+    container: Container
+    network: Network
+    connected: EngineEvent
+    until: float
+
+
 class Parents:
     """The parent interfaces on one host, as evidence on a device."""
 
@@ -45,6 +58,16 @@ class Parents:
         self._picture = picture
         self._listeners = listeners
         self._explained: dict[str, tuple[Container, Network]] = {}
+        self._entered: dict[str, list[float]] = {}
+
+    def survey(self, events: Sequence[Event]) -> None:
+        """Note when devices went into promiscuous mode by nobody recorded."""
+        for event in events:
+            if event.first("SYSCALL") is None:
+                for change in map(promiscuous, event.of_type("ANOM_PROMISCUOUS")):
+                    if change is not None and change.enter:
+                        name = change.device.decode("utf-8", "surrogateescape")
+                        self._entered.setdefault(name, []).append(event.time)
 
     def networks(self, device: str) -> list[Network]:
         """Docker's networks that stand on a device, or on a VLAN of it ("eth0.10")."""
@@ -63,7 +86,7 @@ class Parents:
         case.notes(Step.DEVICE, f"{device} is the parent of Docker's network {names}", self._picture.networks)
         found = self._moment(case.event.time, networks)
         if found is not None:
-            container, network, near = found
+            container, network, near = found.container, found.network, found.connected
             case.container = self._picture.container_ref(container.id)
             case.network = self._picture.network_ref(network.id)
             case.supports(
@@ -78,24 +101,26 @@ class Parents:
             if case.actor.is_docker and len(networks) == 1:
                 case.network = self._picture.network_ref(networks[0].id)
             return
-        if found is None or not self._conclude(case, found[0], found[1], link, device):
+        if found is None or not self._conclude(case, found, link, device):
             case.lacks(
                 f"whether network {names} did it",
                 f"{device} is its parent, and what the engine and the kernel say now does not show that it did it then",
                 SYSCALL_REMEDY,
             )
 
-    def _conclude(
-        self, case: Case, container: Container, network: Network, link: Observed[Link], device: str
-    ) -> bool:
+    def _conclude(self, case: Case, moment: _Moment, link: Observed[Link], device: str) -> bool:
         """Whether all of the state has been seen and fits."""
-        time = case.event.time
+        time, container, network = case.event.time, moment.container, moment.network
         # Before its start the engine did nothing.
         begin = max(time - CONNECTED, self._picture.started_before(time) or 0.0)
         if not self._picture.covers(begin, time + STARTED):
             return False
-        if device in self._explained and self._explained[device][0].id != container.id:
-            return False
+        first, last = min(moment.connected.at, time) - TICK, max(moment.until, time) + TICK
+        serials = self._picture.serials
+        if serials is None or not serials.whole(case.event.node, first, last):
+            return False  # there may have been another record
+        if sum(first <= each <= last for each in self._entered.get(device, ())) != 1:
+            return False  # one of them is somebody else's, and no one can tell which
         stack = self._picture.host.ask(ask.stack(link.fact.ifindex))
         if not self._stands(stack, container, network):
             if isinstance(stack, Unobservable):
@@ -157,24 +182,23 @@ class Parents:
                 SYSCALL_REMEDY,
             )
 
-    def _moment(self, time: float, networks: list[Network]) -> tuple[Container, Network, EngineEvent] | None:
+    def _moment(self, time: float, networks: list[Network]) -> _Moment | None:
         """The container that the engine was connecting to one of these networks; None when there are none or more."""
         by_id = {network.id: network for network in networks}
         near = self._picture.events_between(time - CONNECTED, time + STARTED)
         started = {
             each.container_id: each.at for each in near if (each.type, each.action) == ("container", "start")
         }
-        found: dict[str, tuple[Container, Network, EngineEvent]] = {}
+        found: dict[str, _Moment] = {}
         for each in near:
             container = self._picture.container_by_id.get(each.container_id)
             network = by_id.get(each.network_id)
             if each.type != "network" or each.action != "connect" or container is None or network is None:
                 continue
             # Set up at the start of the container, after the event; or at once, before it.
-            start = started.get(container.id)
-            if each.at < time - TICK and (start is None or start < time - TICK):
-                continue
-            found[container.id] = (container, network, each)
+            start = started.get(container.id, each.at)
+            if max(each.at, start) >= time - TICK:
+                found[container.id] = _Moment(container, network, each, max(each.at, start))
         return next(iter(found.values())) if len(found) == 1 else None
 
     def _stands(self, stack: Observation[Stack], container: Container, network: Network) -> bool:

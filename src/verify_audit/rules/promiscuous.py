@@ -70,6 +70,7 @@ class PromiscuousRule(Rule):
     def survey(self, events: Sequence[Event]) -> None:
         """Count them. What one has explained is remembered as they are judged."""
         self.actors.attachments.survey(events)
+        self._parents.survey(events)
 
     def judge(self, event: Event) -> Finding:
         """The event, judged: every device in it."""

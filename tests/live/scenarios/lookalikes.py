@@ -282,7 +282,7 @@ def podman_netavark(lab: Lab) -> Steps:
                 "netavark's rules",
                 "filter|nat|mangle",
                 command="ip6?tables.*",
-                least=5,
+                least=3,
                 looks_like="podman's netavark",
             ),
         ]
