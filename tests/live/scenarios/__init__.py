@@ -4,6 +4,7 @@ from tests.live.play import SCENARIOS
 from tests.live.scenarios import (
     docker_work,
     fooling,
+    hiding,
     identity,
     injection,
     lookalikes,
@@ -17,6 +18,7 @@ __all__ = [
     "SCENARIOS",
     "docker_work",
     "fooling",
+    "hiding",
     "identity",
     "injection",
     "lookalikes",

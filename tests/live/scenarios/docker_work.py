@@ -27,7 +27,9 @@ def first_start(lab: Lab) -> Steps:
     lab.stop_engine()
     yield ()
     lab.start_engine()
-    yield [docker_rules("Docker's chains", least=15)]
+    # One that was moved has networks already, and no chains: that is not counted.
+    bare = CONFIRMED | INCONCLUSIVE if lab.backend == "both" else CONFIRMED
+    yield [docker_rules("Docker's chains", least=15, bare=bare)]
 
 
 @scenario("engine restart")
@@ -35,7 +37,7 @@ def engine_restart(lab: Lab) -> Steps:
     yield ()
     lab.stop_engine()
     lab.start_engine()
-    yield [docker_rules("Docker's chains again", least=3)]
+    yield [docker_rules("Docker's chains again", least=3, bare=CONFIRMED)]
 
 
 @scenario("run")
@@ -83,7 +85,7 @@ def stop(lab: Lab) -> Steps:
         lab.docker("stop", "-t", "0", "stopped")
         yield [
             docker_port(veth, "stopped", enters=False, bare=CONFIRMED | INCONCLUSIVE),
-            docker_rules("the port that was published", least=3, container="stopped"),
+            docker_rules("the port that was published", least=3, container="stopped", bare=CONFIRMED),
         ]
 
 

@@ -93,7 +93,7 @@ def jump_deleted(lab: Lab) -> Steps:
     yield ()
     lab.iptables("-D", "FORWARD", "-j", "DOCKER-USER")
     try:
-        yield [attack_on_rules("the deletion", command="iptables")]
+        yield [attack_on_rules("the deletion", command="iptables", bare=REFUTED)]
     finally:
         lab.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
 
