@@ -183,6 +183,20 @@ def _unchanged(answers: Answers) -> Answers:
     return answers
 
 
+def _deep(answers: Answers) -> Answers:
+    """Who acted has parents and theirs."""
+    line = {
+        pid: process(pid, ppid=ppid) for pid, ppid in ((4711, 4700), (4000, 4700), (4700, 4600), (4600, 1))
+    }
+    return {**answers, **{ask.process(pid): seen(each) for pid, each in line.items()}}
+
+
+def _descended(answers: Answers) -> Answers:
+    """A helper of the engine's has parents, and the eldest is the engine's child."""
+    line = {pid: process(pid, ppid=ppid) for pid, ppid in ((4000, 4700), (4700, 4600), (4600, 3059))}
+    return {**answers, **{ask.process(pid): seen(each) for pid, each in line.items()}}
+
+
 def _another_product(answers: Answers) -> Answers:
     engine = answers[ask.ENGINE]
     assert isinstance(engine, Observed)
@@ -257,7 +271,7 @@ def test_the_same_on_a_host_that_is_made_up(name: str, change: Callable[[Answers
 @given(st.data())
 def test_what_cannot_be_seen_on_a_host_that_is_made_up_settles_nothing(data: st.DataObject) -> None:
     """These hosts contradict themselves, and the events, so that a failed look-up may hide what speaks against."""
-    change = data.draw(st.sampled_from([_unchanged, *AGAINST, *LACKING]))
+    change = data.draw(st.sampled_from([_unchanged, _deep, _descended, *AGAINST, *LACKING]))
     event = data.draw(st.sampled_from(sorted(EVENTS)))
     whole = change(docker_host(HERE).answers)
     hidden = data.draw(st.frozensets(st.sampled_from(sorted(whole, key=str)), min_size=1))
@@ -266,6 +280,34 @@ def test_what_cannot_be_seen_on_a_host_that_is_made_up_settles_nothing(data: st.
     if after.verdict not in (before.verdict, INCONCLUSIVE):
         assert after.verdict is CONFIRMED
         assert rests_on_the_actor(after)
+
+
+@pytest.mark.parametrize(
+    ("change", "event", "hidden"),
+    [
+        (_unchanged, "leave", {ask.ENGINE}),
+        (_no_containers, "bare", {ask.HISTORY}),
+        (_no_networks, "bare", {ask.HISTORY}),
+        (_no_networks, "attached", {ask.ENGINE, ask.HISTORY}),
+        (_another_product, "others", {ask.ENGINE, ask.process(4711)}),
+        (_started_later, "others", {ask.process(4711)}),
+        (_did_nothing, "bare", {ask.HISTORY}),
+    ],
+)
+def test_failed_look_ups_that_once_settled_something(
+    change: Callable[[Answers], Answers], event: str, hidden: set[Question[Any]]
+) -> None:
+    whole = change(docker_host(HERE).answers)
+    (found,) = judged([EVENTS[event]], {**whole, **{question: unseen() for question in hidden}})
+    assert found.verdict is INCONCLUSIVE
+
+
+def test_an_actor_with_an_ancestor_that_could_not_be_seen_may_be_the_engines() -> None:
+    child = {ask.process(4711): seen(process(4711, exe="/usr/sbin/brctl", ppid=4700))}
+    whole = docker_host(HERE | child | {ask.process(4700): seen(process(4700))}).answers
+    assert judged([EVENTS["others"]], whole)[0].verdict is REFUTED
+    found = judged([EVENTS["others"]], {**whole, ask.process(4700): unseen()})
+    assert found[0].verdict is INCONCLUSIVE
 
 
 # Order

@@ -171,6 +171,10 @@ class Actors:
         if isinstance(own, Observed) and own.fact.started_at <= event.time + START_SLACK:
             actor = self._for_docker(event, call, own, engine_acts_itself) or self._living(call, own, "")
             return actor._replace(line=(own.fact, *picture.ancestry(own.fact)))
+        if isinstance(own, Unobservable) and not engine_acts_itself:
+            named = picture.firewalld
+            if isinstance(named, Observed) and named.fact.process.identity.pid == call.pid:
+                return self._unseen(call, recorded, own)
         parent = picture.host.ask(ask.process(call.ppid))
         if (
             call.ppid > 1
@@ -231,11 +235,15 @@ class Actors:
                 return Actor(Relation.FIREWALLD, cause, (neutral(Step.ACTOR, statement, named),), (), call)
             if known.identity != process.identity and known.started_at <= event.time:
                 return None
-        return self._uncertain(
+        actor = self._uncertain(
             call,
             seen,
             f"{who(process)} did it: firewalld sets rules for Docker and for others alike",
         )
+        if isinstance(named, Unobservable):
+            lack = missing("which process the engine's firewalld is", named)
+            return actor._replace(relation=Relation.UNSEEN, missing=(lack,))
+        return actor
 
     def _living(self, call: Syscall, seen: Observed[Process], relation: str) -> Actor:
         """The actor when it, or its parent, still lives to be looked at."""
@@ -278,7 +286,8 @@ class Actors:
         if not picture.is_docker:
             return self._unknown_engine(call, seen, f"{name} is alive")
         if not picture.ancestry_seen(process):
-            return self._uncertain(call, seen, f"{name} is alive, but not all of its ancestors could be seen")
+            why = f"{name} is alive, but not all of its ancestors could be seen"
+            return self._uncertain(call, seen, why)._replace(relation=Relation.UNSEEN)
         if process.comm == ENGINES_NAME:
             # The name says where to look, and no more.
             proof = picture.host.ask(ask.is_engine(process.identity.pid))

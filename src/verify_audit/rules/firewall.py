@@ -77,7 +77,9 @@ class FirewallRule(Rule):
         case = Case(event, self.actors.of(event, engine_acts_itself=False))
         case.names = _names(change)
         unrecorded = case.actor.relation is Relation.UNRECORDED
-        left_open = unrecorded and self._firewalld.left_open(case, change)
+        left_open = (unrecorded or case.actor.relation is Relation.UNSEEN) and self._firewalld.left_open(
+            case, change
+        )
         by_firewalld = case.actor.relation is Relation.FIREWALLD
         self._records(case, change, by_firewalld=by_firewalld or left_open)
         if unrecorded and not left_open:

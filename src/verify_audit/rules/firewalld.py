@@ -40,7 +40,7 @@ from verify_audit.host.facts import (
 )
 from verify_audit.host.firewall import RuleSpec
 from verify_audit.host.iptables_command import FirewallCommand
-from verify_audit.host.observation import Observed
+from verify_audit.host.observation import Observed, Unobservable
 from verify_audit.rules.activity import Activity
 from verify_audit.rules.case import Case
 from verify_audit.rules.change import Change, command_of, text_of
@@ -150,11 +150,23 @@ class Firewalld:
         else:
             self._command(case, command, process)
 
+    def unseen(self) -> Unobservable | None:
+        """A look-up that failed, without which a change of firewalld's own tables may be one that Docker asked for."""
+        picture = self._picture
+        needed = (picture.daemon, picture.engine, picture.history, picture.firewalld)
+        return next((each for each in needed if isinstance(each, Unobservable)), None)
+
     def left_open(self, case: Case, change: Change) -> bool:
         """Whether a change is of firewalld's own tables, and Docker may have asked for it; says so if it is."""
         time = case.event.time
         own = all(family == "inet" and table in _OWN_TABLES for family, table in change.places)
-        if not own or not change.places or not self._picture.is_docker:
+        if not own or not change.places:
+            return False
+        unseen = self.unseen()
+        if unseen is not None:
+            case.could_not_see("whether Docker had firewalld do it", unseen)
+            return True
+        if not self._picture.is_docker:
             return False
         zones = any(each.type == "network" for each in self._activity.explaining(time))
         renewed = self._renewed(time) is not None and id(case.event) not in self._own
