@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 import verify_audit
 from tests.audit.log import ANOM, ANOM_SYSCALL, NETFILTER, PROCTITLE, SYSCALL
 from tests.fake_engine import FakeEngine, docker, drip, hang, reply
-from tests.made_up import MadeUpHost, docker_host, event, unseen
+from tests.made_up import NETNS, MadeUpHost, docker_host, event, listener, seen, unseen
 from verify_audit.cli.check import app
+from verify_audit.host.facts import PacketSockets
 from verify_audit.host.observation import Observation
-from verify_audit.host.questions import TOPICS, AskedOnce, Question
+from verify_audit.host.questions import TOPICS, AskedOnce, Question, packet_sockets
 from verify_audit.investigate import investigate
 from verify_audit.probes.recorded import dump, load
 
@@ -180,6 +181,18 @@ def test_quiet_is_silent_when_all_is_confirmed(log: Path, host: Path) -> None:
     for form in ("text", "jsonl"):
         ended = invoke(log, "--host", host, "--quiet", "--format", form)
         assert (ended.status, ended.out, ended.err) == (ALL, "", "")
+
+
+def test_quiet_tells_who_listens_on_what_docker_attached(log: Path, tmp_path: Path) -> None:
+    on = docker_host({packet_sockets(15): seen(PacketSockets(NETNS, (listener(15, 15),)))})
+    path = tmp_path / "listened.json"
+    answers = AskedOnce(on)
+    list(investigate([event(ANOM, ANOM_SYSCALL)], answers))
+    path.write_text(dump(answers.answers, 0.0))
+    text = invoke(log, "--host", path, "--quiet")
+    assert (text.status, text.out.startswith("CONFIRMED"), "  ! " in text.out) == (ALL, True, True)
+    first, summary = map(json.loads, invoke(log, "--host", path, "-q", "--format", "jsonl").out.splitlines())
+    assert (len(first["warnings"]) > 0, summary["confirmed"]) == (True, 1)
 
 
 def test_quiet_tells_of_lines_that_could_not_be_read(log: Path, host: Path) -> None:

@@ -64,7 +64,7 @@ def verify(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only events until then.")] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only what is not confirmed; nothing when all is.")
+        bool, typer.Option("--quiet", "-q", help="Print only what is not confirmed, or has a warning.")
     ] = False,
     format: FormatOption = Format.TEXT,
     docker_host: DockerHostOption = DEFAULT_DOCKER_HOST,
@@ -133,9 +133,9 @@ def _print(findings: list[Finding], summary: Summary, form: Format, quiet: bool,
     if form is Format.JSONL:
         from verify_audit.reports import jsonl
 
-        shown = (each for each in findings if not quiet or each.verdict != "confirmed")
+        shown = (each for each in findings if not quiet or each.is_remarkable)
         write(line + "\n" for line in map(jsonl.finding_line, shown))
-        if not quiet or summary.exit_status or summary.unparsed:
+        if not quiet or summary.exit_status or summary.unparsed or any(each.warnings for each in findings):
             write([jsonl.summary_line(summary) + "\n"])
         return
     from verify_audit.reports import text

@@ -86,3 +86,8 @@ class Finding(NamedTuple):
     missing: tuple[Missing, ...] = ()
     warnings: tuple[str, ...] = ()
     looks_like: Likeness | None = None
+
+    @property
+    def is_remarkable(self) -> bool:
+        """Whether a reader who wants to hear of nothing that is in order is to hear of it."""
+        return self.verdict is not Verdict.CONFIRMED or bool(self.warnings)

@@ -71,9 +71,9 @@ def report(
 ) -> str:
     """The whole report. width: columns of the terminal, None to leave lines as long as they are.
 
-    quiet: only what is not confirmed, and nothing at all when everything is.
+    quiet: only what is not confirmed or has a warning, and nothing at all when nothing is so.
     """
-    shown = [each for each in findings if not quiet or each.verdict is not Verdict.CONFIRMED]
+    shown = [each for each in findings if not quiet or each.is_remarkable]
     if quiet and not shown and not summary.unparsed:
         return ""
     lines: list[Line] = []
