@@ -123,6 +123,8 @@ class Kin:
             return
         parent_thread, parent, child_thread, child = struct.unpack_from("=iiii", message, _FORK_AT)
         if child_thread != child:
+            # The number is a thread's now, and a signal sent to it would end the whole process.
+            self._pids.discard(child_thread)
             return
         if parent in self._pids or parent_thread == self._root:
             self._pids.add(child)

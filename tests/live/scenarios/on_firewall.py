@@ -277,11 +277,12 @@ def table_elsewhere(lab: Lab) -> Steps:
 @scenario("a container with NET_ADMIN on the host's network adds a rule")
 def container_rule(lab: Lab) -> Steps:
     rule = "DOCKER-USER -s 203.0.113.10 -j ACCEPT"
+    variant = "legacy" if lab.backend == "legacy" else "nft"
     yield ()
     try:
         lab.docker(
             "run", "-d", "--name", "admin", "--network", "host", "--cap-add", "NET_ADMIN", TOOLS,
-            "/bin/sh", "-c", f"/usr/sbin/iptables-{lab.backend} -I {rule}; sleep 1000",
+            "/bin/sh", "-c", f"/usr/sbin/iptables-{variant} -I {rule}; sleep 1000",
         )  # fmt: skip
         yield [attack_on_rules("the rule", cause="container", container="admin", command="iptables.*")]
     finally:
