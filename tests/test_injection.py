@@ -170,6 +170,18 @@ def test_a_table_named_like_a_record_is_its_whole_name_and_not_dockers(table: by
         assert finding.verdict is not Verdict.CONFIRMED
 
 
+@pytest.mark.parametrize(
+    "op", [b"nft_register_table", b"nft_register_chain", b"nft_register_rule", b"xt_replace"]
+)
+@pytest.mark.parametrize("entries", [b"0", b"1", b"4294967295", b"9" * 20])
+def test_a_record_of_no_change_or_of_very_many_is_accounted_for_by_nothing(op: bytes, entries: bytes) -> None:
+    table = b"table=nat " if op == b"xt_replace" else b"table=nat:2 "
+    record = NETFILTER.replace(b"table=nat:2 ", table).replace(b"nft_register_chain", op)
+    record = record.replace(b"entries=2", b"entries=" + entries)
+    (finding,) = judged([one_event(record)], docker_host())
+    assert finding.verdict is Verdict.INCONCLUSIVE
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_process_named_like_a_record_is_not_the_engine(name: bytes) -> None:
     comm, exe = untrusted(name[:15]), untrusted(name[:4095])

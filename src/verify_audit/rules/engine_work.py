@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from verify_audit.findings.words import apart
 from verify_audit.host import questions as ask
@@ -83,6 +84,8 @@ class Work:
         following: by a change's id(), the entries of its table at the next change of it in the log.
         """
         near = self.near(run, follow)
+        if not near:
+            return None  # a record can say that nothing was changed, and nothing would account for that
         total = self._sum(near, run)
         if total is None or not balances(run, total.put, total.taken):
             return None
@@ -125,7 +128,7 @@ class Work:
                 return None
         return total
 
-    @property
+    @cached_property
     def _explained(self) -> list[tuple[FirewallRule, str | None, str | None]]:
         attribution = self._layout.attribution
         return [
