@@ -41,6 +41,11 @@ def test_an_event_of_which_a_part_cannot_be_counted_is_left_out(op: str) -> None
     assert not writes(good, bad)
 
 
+def test_a_record_of_no_change_cannot_be_counted() -> None:
+    assert not writes(line(1, "nft_register_rule", 0, table="filter:2"))
+    assert writes(line(1, "xt_replace", 0))  # a table's entries before the change
+
+
 def test_a_run_goes_on_as_long_as_its_generations_do() -> None:
     found = runs_of(
         writes(

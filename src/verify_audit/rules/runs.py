@@ -68,10 +68,8 @@ class Write:
 
     @property
     def counts(self) -> bool:
-        """Whether it is of a kind that can be counted."""
-        return not self.change.odd and (
-            self.op.startswith((_PUTS, _TAKES)) or self.replaces or self.registers
-        )
+        """Whether it is of a kind that can be counted. No commit of nf_tables is of nothing."""
+        return not self.change.odd and bool(self.puts or self.takes or self.replaces or self.registers)
 
 
 def writes_of(event: Event) -> list[Write]:
