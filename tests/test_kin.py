@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import time
 
 import pytest
 
-from tests.live.kin import Kin
+from tests.live.kin import Kin, _lives
 
 OURS, OTHER = 100, 500
 
@@ -16,7 +18,7 @@ def kin() -> Kin:
     """With one process, and no socket."""
     made = Kin.__new__(Kin)
     made._root = 1
-    made._pids = {OURS}
+    made._pids = {OURS: 0.0}
     return made
 
 
@@ -29,7 +31,7 @@ def test_children_are_ours_and_others_are_not(kin: Kin) -> None:
     """Of the thread that began it too."""
     for parent, child in ((OURS, 101), (101, 102), (1, 103), (OTHER, 501)):
         kin._take(forked(parent, child))
-    assert kin._pids == {OURS, 101, 102, 103}
+    assert set(kin._pids) == {OURS, 101, 102, 103}
 
 
 def test_a_number_that_somebody_else_has_now(kin: Kin) -> None:
@@ -39,4 +41,17 @@ def test_a_number_that_somebody_else_has_now(kin: Kin) -> None:
     kin._take(forked(OTHER, 101))
     kin._take(forked(OTHER, OTHER, child_thread=102))
     kin._take(forked(OURS, OURS, child_thread=103))
-    assert kin._pids == {OURS}
+    assert set(kin._pids) == {OURS}
+
+
+def test_a_process_of_ours_is_known_by_the_time_of_its_start_too() -> None:
+    """Reports can be lost, so a number may be somebody else's without our having been told."""
+    now = time.monotonic()
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            assert _lives(process.pid, now)
+            assert not _lives(process.pid, now - 1)
+            assert not _lives(process.pid, now + 1)
+        finally:
+            process.kill()
+    assert not _lives(process.pid, now)

@@ -17,6 +17,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -28,19 +29,22 @@ _SO_RCVBUFFORCE = 33
 _SO_ATTACH_FILTER = 26
 _FORK = 0x1
 _HEADERS = 16 + 20
+_AT = _HEADERS + 8
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
 _FORK_AT = _HEADERS + 16
 
 
 class Kin:
     """Every process that this thread starts from now on, and what descends from it, the dead ones too.
 
-    `lost` is set when the kernel had to drop reports: then a pid that is not known may still be ours.
+    `lost` is set when the kernel had to drop reports: then a pid that is not known may still be ours, and one
+    that is known may be somebody else's by now. So none counts as living but by the time of its start.
     """
 
     def __init__(self) -> None:
         self.lost = False
         self._root = threading.get_native_id()
-        self._pids: set[int] = set()
+        self._pids: dict[int, float] = {}
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
         try:
@@ -76,7 +80,7 @@ class Kin:
     def living(self) -> set[int]:
         """Our processes that have not ended, zombies left out."""
         self._drain()
-        return {pid for pid in tuple(self._pids) if _lives(pid)}
+        return {pid for pid, forked in tuple(self._pids.items()) if _lives(pid, forked)}
 
     def _take_forks_only(self) -> None:
         """Have the kernel drop other reports, most of all, before they wake us (classic BPF, bpf(4))."""
@@ -124,17 +128,23 @@ class Kin:
         parent_thread, parent, child_thread, child = struct.unpack_from("=iiii", message, _FORK_AT)
         if child_thread != child:
             # The number is a thread's now, and a signal sent to it would end the whole process.
-            self._pids.discard(child_thread)
+            self._pids.pop(child_thread, None)
             return
         if parent in self._pids or parent_thread == self._root:
-            self._pids.add(child)
+            (at,) = struct.unpack_from("=Q", message, _AT)
+            self._pids[child] = at / 1e9
         else:
-            self._pids.discard(child)  # the number is somebody else's now
+            self._pids.pop(child, None)  # the number is somebody else's now
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, forked: float) -> bool:
+    """Whether the process of that pid is the one that was forked then (CLOCK_MONOTONIC), and no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    fields = stat.rpartition(b")")[2].split()
+    # Its start is counted from boot, time asleep included: field 22 of /proc/PID/stat, proc(5).
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    started = int(fields[19]) * _TICK - asleep
+    return fields[0] not in (b"Z", b"X") and abs(started - forked) < 2 * _TICK + 0.05
