@@ -58,6 +58,7 @@ class Own:
 
     def __init__(self, lab: Lab, keeper: subprocess.Popen[bytes]) -> None:
         self._lab = lab
+        self.started: list[subprocess.Popen[bytes]] = []
         self._enter = ("nsenter", f"--mount=/proc/{keeper.pid}/ns/mnt")
 
     def run(self, *command: str | Path, check: bool = True) -> str:
@@ -67,7 +68,8 @@ class Own:
     def popen(self, *command: str | Path) -> subprocess.Popen[bytes]:
         """Start a command there; what it writes is in the lab's directory."""
         with (self._lab.directory / "others.log").open("ab") as out:
-            return self._lab.popen(*self._enter, *command, stdout=out, stderr=out)
+            self.started.append(self._lab.popen(*self._enter, *command, stdout=out, stderr=out))
+        return self.started[-1]
 
     def answers(self, *command: str | Path) -> bool:
         """Whether a command ends well there."""
@@ -86,14 +88,16 @@ def own_files(lab: Lab) -> Iterator[Own]:
     keeper = lab.popen(
         "unshare", "--mount", "--propagation", "private", "sh", "-c", _OWN_FILES, "sh", directory
     )
+    own = Own(lab, keeper)
     ready = Path(f"/proc/{keeper.pid}/root", *directory.parts[1:], "ready")
     try:
         wait_until(lambda: keeper.poll() is not None or ready.exists(), "files of one's own")
-        yield Own(lab, keeper)
+        yield own
     finally:
         end(keeper)
-        left = lab.kin.living() - before
-        lab.end_all(left)
+        lab.end_all(lab.kin.living() - before)
+        for process in own.started:
+            process.wait(10)
         shutil.rmtree(directory)
 
 
@@ -409,7 +413,7 @@ def macvlan_stop(lab: Lab) -> Steps:
         start(lab, "outsider", "--network", "outside")
         lab.remove("outsider")
         yield [
-            docker_port(parent, "outsider", network="outside", bridge="", bare=CONFIRMED | INCONCLUSIVE),
+            docker_port(parent, None, network="outside", bridge="", bare=CONFIRMED | INCONCLUSIVE),
             docker_port(
                 *(parent, "outsider"),
                 network="outside",
