@@ -124,6 +124,16 @@ def test_the_engines_pid_before_the_engines_start_proves_nothing(itself: bool) -
     assert "restarted since" in found.missing[0].why
 
 
+@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("parent", [NOT_THERE, seen(process(4000, comm="sh"))])
+def test_right_before_the_engine_was_restarted(itself: bool, parent: Observation[Any]) -> None:
+    """What the one before did last, a tenth of a second earlier, is not another's: whoever started it may live."""
+    at = event(ANOM).time
+    restarted: Changes = {ask.DAEMON: seen(Daemon(replace(DOCKERD, started_at=at + 0.1), "how"))}
+    gone: Changes = {ask.process(4711): NOT_THERE, ask.process(4000): parent}
+    assert verdict(actor(OTHER, restarted | gone, itself=itself)) is Verdict.INCONCLUSIVE
+
+
 def test_another_process_that_still_lives() -> None:
     found = actor(OTHER, {ask.process(4711): seen(process(4711, exe="/usr/bin/tcpdump"))})
     assert (found.relation, verdict(found)) == (Relation.OTHER, Verdict.REFUTED)

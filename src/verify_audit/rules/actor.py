@@ -179,7 +179,7 @@ class Actors:
         if (
             call.ppid > 1
             # Before the engine's start the actor may have been an older engine, whatever had started that.
-            and picture.ran_at(event.time) is not False
+            and not picture.started_after(event.time)
             and isinstance(parent, Observed)
             and parent.fact.started_at <= event.time + START_SLACK
         ):
@@ -192,7 +192,7 @@ class Actors:
 
     def _engine_before(self, event: Event, recorded: Observed[Record], call: Syscall) -> Actor | None:
         """The actor where it, or its parent, was the engine that ran before today's."""
-        if self._picture.ran_at(event.time) is not False:
+        if not self._picture.started_after(event.time):
             return None
         pid = next(
             (each for each in (call.pid, call.ppid) if self.attachments.was_engine(each, event.time)), None
@@ -318,7 +318,7 @@ class Actors:
         name = _named(call)
         if not picture.is_docker or not isinstance(picture.daemon, Observed):
             return self._unknown_engine(call, recorded, f"{name} has ended")
-        if not picture.ran_at(event.time):
+        if picture.started_after(event.time):
             if unseen is not None:
                 return self._unseen(call, recorded, unseen)
             reason = "the engine has been restarted since, so an older one may have been it"

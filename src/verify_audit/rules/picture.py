@@ -128,6 +128,13 @@ class Picture:
             return None
         return self.daemon.fact.process.started_at <= time + START_SLACK
 
+    def started_after(self, time: float) -> bool:
+        """Whether today's engine process is known to be younger than that time.
+
+        Without the slack: an engine is restarted within less, and what the one before did last is not another's.
+        """
+        return isinstance(self.daemon, Observed) and self.daemon.fact.process.started_at > time
+
     def started_before(self, time: float) -> float | None:
         """When the engine's process started, if it is known and lies before that time."""
         if not isinstance(self.daemon, Observed):
