@@ -236,3 +236,27 @@ def port_gone(lab: Lab) -> Steps:
         docker_port(VETH, "shortly", enters=False, bare=either),
         docker_rules("the port that was published", least=6),
     ]
+
+
+# Engines before this one
+
+
+@scenario("engine restarted twice since", everywhere=False)
+def restarted_twice_since(lab: Lab) -> Steps:
+    yield ()
+    try:
+        start(lab, "earliest", "-p", "18193:93")
+        veth = lab.veth_of("earliest")
+        for _ in range(2):
+            lab.stop_engine()
+            lab.start_engine()
+        either = CONFIRMED | INCONCLUSIVE
+        yield [
+            replace(docker_port(veth, None, bare=either, verdict=either), network=None, bridge=None),
+            replace(
+                docker_port(veth, None, enters=False, bare=either, verdict=either), network=None, bridge=None
+            ),
+            docker_rules("the published port", least=3, verdict=either),
+        ]
+    finally:
+        lab.remove("earliest")
