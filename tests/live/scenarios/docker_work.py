@@ -262,8 +262,8 @@ def restarted_since(lab: Lab) -> Steps:
         # What the engine did before it was restarted is forgotten, and its pid is gone.
         either = CONFIRMED | INCONCLUSIVE
         yield [
-            docker_port(veth, None, bare=either, verdict=either),
-            docker_port(veth, None, enters=False, bare=either, verdict=either),
+            docker_port(veth, None, network=None, bridge=None, bare=either, verdict=either),
+            docker_port(veth, None, network=None, bridge=None, enters=False, bare=either, verdict=either),
             docker_rules("the published port", least=3, verdict=either),
         ]
     finally:
