@@ -84,7 +84,7 @@ def own_files(lab: Lab) -> Iterator[Own]:
     """Such a mount namespace; what was started in it is ended with it."""
     directory = lab.directory / "own"
     directory.mkdir()
-    before = lab.kin.living()
+    before, groups = lab.kin.living(), _groups()
     keeper = lab.popen(
         "unshare", "--mount", "--propagation", "private", "sh", "-c", _OWN_FILES, "sh", directory
     )
@@ -98,7 +98,17 @@ def own_files(lab: Lab) -> Iterator[Own]:
         lab.end_all(lab.kin.living() - before)
         for process in own.started:
             process.wait(10)
+        for left in sorted(_groups() - groups, reverse=True):
+            with contextlib.suppress(OSError):
+                left.rmdir()
         shutil.rmtree(directory)
+
+
+def _groups() -> set[Path]:
+    """The cgroups of LXC and podman, which neither removes."""
+    every = Path("/sys/fs/cgroup")
+    parents = {*every.glob("**/lxc.*/"), *every.glob("**/libpod_parent/")}
+    return {path for parent in parents for path in (parent, *parent.glob("**/"))}
 
 
 def small_root(lab: Lab) -> Path:
@@ -198,19 +208,14 @@ def lxc_container(lab: Lab) -> Steps:
         yield ()
         try:
             own.run("/usr/libexec/lxc/lxc-net", "start")
-            monitor = own.popen("lxc-start", "-n", name, "-f", conf, "-F", "--", "/bin/sleep", "1000")
+            own.popen("lxc-start", "-n", name, "-f", conf, "-F", "--", "/bin/sleep", "1000")
             wait_until(lambda: any(_is_port(link, "lxcbr0") for link in lab.links().values()), "LXC's veth")
             yield [
                 attack_on_link("enter by LXC", r"veth\w{6}", command="lxc-start", looks_like="LXC"),
                 attack_on_rules("lxc-net's tables", "lxc", command="nft", bare=REFUTED, looks_like="LXC"),
             ]
-            own.run("lxc-stop", "-k", "-n", name, check=False)
-            monitor.wait(10)
         finally:
             own.run("/usr/libexec/lxc/lxc-net", "stop", check=False)
-            for left in Path("/sys/fs/cgroup").glob("**/lxc.*"):
-                with contextlib.suppress(OSError):
-                    left.rmdir()
 
 
 def _is_port(link: dict[str, object], bridge: str) -> bool:
@@ -242,9 +247,6 @@ def podman(lab: Lab, backend: str) -> Iterator[tuple[Own, tuple[str, ...]]]:
             yield own, command
         finally:
             own.run(*command, "rm", "-f", "-t", "0", "-a", check=False)
-            for left in sorted(Path("/sys/fs/cgroup").glob("**/libpod_parent/**/"), reverse=True):
-                with contextlib.suppress(OSError):
-                    left.rmdir()
 
 
 _PODMAN_RUN = (
@@ -296,7 +298,7 @@ def podman_netavark(lab: Lab) -> Steps:
 def nspawn(lab: Lab) -> Steps:
     with a_bridge(lab, "br9"), own_files(lab) as own:
         yield ()
-        container = own.popen(
+        own.popen(
             *(
                 "systemd-nspawn",
                 "--register=no",
@@ -310,7 +312,6 @@ def nspawn(lab: Lab) -> Steps:
         yield [
             attack_on_link("enter by nspawn", "vb-.*", command="systemd-nspawn", looks_like="systemd-nspawn")
         ]
-        end(container)
 
 
 @scenario("ufw enabled, a port allowed, reloaded", needs=("ufw",), everywhere=False)
