@@ -42,7 +42,14 @@ def roots() -> list[Path | None]:
     return [None, *(Path(path) for path in os.environ.get(VARIABLE, "").split(":") if path)]
 
 
-KINDS = [Kind(root, backend, bare) for root in roots() for bare in (False, True) for backend in BACKENDS]
+KINDS = [
+    Kind(root, backend, bare)
+    for root in roots()
+    for bare in (False, True)
+    for backend in BACKENDS
+    if root is None or not bare or backend != "both"
+]
+"""A mixed firewall without companions on the machine's own engine only: it adds least, and takes as long."""
 
 # $1 is the root directory, $2 the lab's directory; the rest is the command. pivot_root and not chroot(1): the
 # kernel lets nobody in a chroot make a user namespace.

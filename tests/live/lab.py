@@ -516,7 +516,8 @@ class Lab:
         """Run the program on these events, as a user of the engine's host would."""
         path = self.directory / "slice.log"
         path.write_bytes(self.host_log(events))
-        span = ["--since", f"{min(event.time for event in events):.3f}"] if events else []
+        times = [event.time for event in events]
+        span = ["--since", f"{min(times):.3f}", "--until", f"{max(times):.3f}"] if times else []
         return self.judge_file(path, *span, *options, timeout=timeout)
 
     def host_log(self, events: Sequence[LogEvent]) -> bytes:
@@ -524,11 +525,14 @@ class Lab:
 
         What other hosts wrote meanwhile is replaced, a record for a record, so that no serial is missing.
         """
-        ours = {event.id: event.raw for event in events}
         if not events:
             return b""
+        first, last = min(each.time for each in events), max(each.time for each in events)
+        there = events_in(self.log.since(first - CONTEXT))
+        later = sort_out([each for each in there if each.time > last], self.kin, self._is_ours).ours
+        ours = {event.id: event.raw for event in (*events, *later)}
         parts = []
-        for event in events_in(self.log.since(min(each.time for each in events) - CONTEXT)):
+        for event in there:
             placeholder = f"type=USER msg=audit({event.id}): pid=0 uid=0 msg='of another host'\n"
             parts.append(ours.pop(event.id, placeholder.encode()))
         return b"".join([*parts, *ours.values()])

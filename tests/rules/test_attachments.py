@@ -131,6 +131,16 @@ def test_a_record_whose_actor_cannot_be_read_is_not_one_without() -> None:
     assert verdicts([half], host(told(NOW + 0.02)), WHOLE) != [Verdict.CONFIRMED]
 
 
+def test_what_is_put_back_was_not_dockers_end() -> None:
+    """Somebody took it off its bridge, and put it back; then the container was removed."""
+    left = host(told(NOW + 0.1, "disconnect"))
+    records = [turn(NOW, 1, enter=False), turn(NOW + 0.05, 2)]
+    assert Verdict.CONFIRMED not in verdicts(records, left, WHOLE)
+    assert verdicts(records[:1], left, WHOLE) == [Verdict.CONFIRMED]
+    twice = [turn(NOW - 5, 0, enter=False), records[0]]
+    assert Verdict.CONFIRMED not in verdicts(twice, left, WHOLE)
+
+
 # Before the engine's start
 
 

@@ -125,12 +125,24 @@ class Attachments:
     def _counted(self) -> dict[tuple[int, str, bool], Counted]:
         found: dict[tuple[int, str, bool], Counted] = {}
         for turns, moments in self._groups():
-            if len({turn.pid for turn in turns}) > 1:
+            if len({turn.pid for turn in turns}) > 1 or any(turn.device in self._handled for turn in turns):
                 continue
             for place, turn in enumerate(turns):
                 own = moments[place] if len(turns) == 1 else None
                 found[id(turn.event), turn.device, turn.enter] = Counted(own, moments[0].source, len(turns))
         return found
+
+    @cached_property
+    def _handled(self) -> frozenset[str]:
+        """Devices that somebody handled: the engine attaches one once, and takes it off by deleting it."""
+        last: dict[str, bool] = {}
+        found = set()
+        for turn in sorted(self._turns, key=lambda turn: (turn.at, turn.event.serial)):
+            before = last.get(turn.device)
+            if before is not None and not (before and not turn.enter):
+                found.add(turn.device)
+            last[turn.device] = turn.enter
+        return frozenset(found)
 
     @cached_property
     def _predecessors(self) -> dict[int, tuple[float, float]]:

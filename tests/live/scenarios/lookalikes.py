@@ -165,7 +165,7 @@ def libvirt_network(lab: Lab) -> Steps:
             end(daemon)
 
 
-@scenario("a tap of a virtual machine on virbr0")
+@scenario("a tap of a virtual machine on virbr0", everywhere=False)
 def tap_on_bridge(lab: Lab) -> Steps:
     with a_bridge(lab, "virbr0"):
         lab.run("ip", "tuntap", "add", "vnet0", "mode", "tap")
