@@ -32,7 +32,7 @@ Outcomes = dict[tuple[Scenario, Kind], Future[_Outcome]]
 @pytest.fixture(scope="session")
 def outcomes(labs: Pool, request: pytest.FixtureRequest) -> Outcomes:
     """What comes of each test that was chosen; begun at once, so that the labs work side by side."""
-    chosen = [each for each in map(_parameters, request.session.items) if "kind" in each]
+    chosen = [each for each in map(_parameters, request.session.items) if "scenario" in each]
     chosen = [each for each in chosen if not each["scenario"].lacks()]
     return {
         (each["scenario"], each["kind"]): labs.submit(each["kind"], partial(_outcome, each["scenario"]))

@@ -312,6 +312,8 @@ def _ask(question: Callable[[], Any], *, may_be_gone: bool = False) -> Any:
     except (ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError) as error:
         # docker-py takes the shape of an answer for granted; a server that is no engine need not keep to it.
         raise EngineError(f"the answer is not an engine's ({type(error).__name__})") from error
+    except MemoryError as error:
+        raise EngineError("the engine's answer does not fit into memory") from error
     except OSError as error:
         raise EngineError(f"no engine answers there ({error.strerror or error})") from error
 

@@ -75,6 +75,7 @@ class LiveHost:
         self._timeout = timeout
         self._api = EngineApi(docker_host, timeout)
         self._engine_failure: EngineError | None = None
+        self._daemon_given_up = False
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._ahead: dict[Question[Any], Future[Any]] = {}
         self._worker: threading.Thread | None = None
@@ -103,12 +104,14 @@ class LiveHost:
     def _from_engine(self, question: Question[Fact]) -> Observation[Fact]:
         topic = _ENGINE_TOPICS[question.topic]
         waiting = self._ahead.get(question) or self._submit(question)
-        if self._engine_failure is not None and question != DAEMON and not waiting.done():
+        failed = self._engine_failure if question != DAEMON or self._daemon_given_up else None
+        if failed is not None and not waiting.done():
             # The worker may be held up for good by the answer that was not finished.
-            return self._engine_unobservable(topic, question, self._engine_failure)
+            return self._engine_unobservable(topic, question, failed)
         try:
             fact, at = waiting.result(self._timeout * 3)
         except NotInTime:
+            self._daemon_given_up = self._daemon_given_up or question == DAEMON
             self._engine_failure = self._engine_failure or EngineError(
                 f"the engine had not finished its answer after {self._timeout * 3:g} s"
             )
