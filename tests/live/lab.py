@@ -375,12 +375,16 @@ class Lab:
 
     def start_engine(self) -> None:
         """Start dockerd and wait until it answers."""
+        self.move_engine()
+        self._run_engine()
+
+    def move_engine(self) -> None:
+        """Where the lab is of both firewalls, have the engine leave its rules in the old one, if it has not yet."""
         if self.backend == "both" and not (self.directory / "data").exists():
             self._choose_iptables("legacy")
             self._run_engine()
             self.stop_engine()
             self._choose_iptables("nft")
-        self._run_engine()
 
     def _run_engine(self) -> None:
         command = (
@@ -534,7 +538,8 @@ class Lab:
         parts = []
         for event in there:
             placeholder = f"type=USER msg=audit({event.id}): pid=0 uid=0 msg='of another host'\n"
-            parts.append(ours.pop(event.id, placeholder.encode()))
+            # As it is in the log now: a stretch may have ended in the midst of its records.
+            parts.append(event.raw if ours.pop(event.id, b"") else placeholder.encode())
         return b"".join([*parts, *ours.values()])
 
     def judge_file(self, path: Path, *options: str, timeout: float = 60) -> Judgement:

@@ -25,6 +25,7 @@ from tests.live.play import (
 @scenario("first engine start", needs_engine=False)
 def first_start(lab: Lab) -> Steps:
     lab.stop_engine()
+    lab.move_engine()
     yield ()
     lab.start_engine()
     # One that was moved has networks already, and no chains: that is not counted.
