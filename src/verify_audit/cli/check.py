@@ -20,6 +20,7 @@ from verify_audit.cli.options import (
     ColourOption,
     DockerHostOption,
     FormatOption,
+    SaveHostOption,
     TimeoutOption,
     check_engine_options,
     new_app,
@@ -72,10 +73,7 @@ def verify(
     host: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Judge against a recorded host instead of this one.")
     ] = None,
-    save_host: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Record what this host answered, for a ticket or for --host."),
-    ] = None,
+    save_host: SaveHostOption = None,
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Judge two sample records, an iptables SYSCALL and an ANOM_PROMISCUOUS."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,12 @@ TimeoutOption = Annotated[
         min=0.1,
         max=600,
         help="How long to wait for each answer of the engine.",
+    ),
+]
+SaveHostOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-host", metavar="FILE", help="Record what this host answered, for a ticket or for --host."
     ),
 ]
 ColourOption = Annotated[

@@ -19,6 +19,7 @@ from verify_audit.cli.options import (
     ColourOption,
     DockerHostOption,
     FormatOption,
+    SaveHostOption,
     TimeoutOption,
     check_engine_options,
     new_app,
@@ -57,10 +58,7 @@ def rules(
     host: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Look at a recorded host instead of this one.")
     ] = None,
-    save_host: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Record what this host answered, for a ticket or for --host."),
-    ] = None,
+    save_host: SaveHostOption = None,
     color: ColourOption = Colour.AUTO,
 ) -> None:
     """Which firewall rules are Docker's? Shows every rule in Docker's chains and every rule that leads there,
